@@ -1,0 +1,250 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+
+	"github.com/signet-oidc/signet/conformance/internal/breakage"
+)
+
+// subject is an issuer and the credentials that let every check run at it.
+type subject struct {
+	issuer          string
+	client, second  Credentials
+	public          string
+	keyClient       *KeyClient
+	resource, scope string
+}
+
+// startSubject starts the issuer the tests judge.
+func startSubject(t *testing.T) subject {
+	t.Helper()
+	f := newFakeIssuer(t)
+	return subject{
+		issuer:    f.issuer,
+		client:    Credentials{"main", f.secrets["main"]},
+		second:    Credentials{"second", f.secrets["second"]},
+		public:    "public",
+		keyClient: &KeyClient{ID: "keyed", alg: jose.ES256, key: f.clientKy},
+		resource:  fakeResource,
+		scope:     fakeScope,
+	}
+}
+
+// judge runs all checks, connected to an address if one is given.
+func (s subject) judge(t *testing.T, connectTo string) []Result {
+	t.Helper()
+	u, err := url.Parse(s.issuer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := &Env{
+		Issuer: s.issuer, Client: s.client, Second: s.second, PublicClientID: s.public, KeyClient: s.keyClient,
+		Resource: s.resource, Scope: s.scope, HTTP: newHTTPClient(u, connectTo), Now: time.Now,
+	}
+	defer e.HTTP.CloseIdleConnections()
+	var results []Result
+	if err := judgeAll(t.Context(), e, checks(), func(r Result) { results = append(results, r) }); err != nil {
+		t.Fatal(err)
+	}
+	return results
+}
+
+func TestHonestIssuerPassesEveryCheck(t *testing.T) {
+	for _, r := range startSubject(t).judge(t, "") {
+		if r.Outcome != Passed {
+			t.Errorf("%s %s: %s", r.Outcome, r.Check, r.Reason)
+		}
+	}
+}
+
+// Each breakage makes its check fail, and no other.
+func TestEveryCheckCanFail(t *testing.T) {
+	s := startSubject(t)
+	var breakages []string
+	for _, b := range breakage.All() {
+		breakages = append(breakages, b.ID)
+	}
+	for _, c := range checks() {
+		t.Run(c.ID, func(t *testing.T) {
+			if !slices.Contains(breakages, c.ID) {
+				t.Fatal("no breakage shows that this check can fail")
+			}
+			proxy, err := breakage.New(t.Context(), s.issuer, c.ID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			srv := httptest.NewServer(proxy)
+			defer srv.Close()
+			for _, r := range s.judge(t, srv.Listener.Addr().String()) {
+				want := Passed
+				if r.ID == c.ID {
+					want = Failed
+				}
+				if r.Outcome != want {
+					t.Errorf("%s: got %s, want %s (%s)", r.ID, r.Outcome, want, r.Reason)
+				}
+			}
+		})
+	}
+}
+
+func TestCheckAndBreakageIdentifiersAgree(t *testing.T) {
+	var ids []string
+	for _, c := range checks() {
+		if slices.Contains(ids, c.ID) {
+			t.Errorf("two checks are called %s", c.ID)
+		}
+		ids = append(ids, c.ID)
+		if c.Spec == "" || c.Section == "" || c.Name == "" || c.Run == nil {
+			t.Errorf("%s is incomplete", c.ID)
+		}
+	}
+	seen := map[string]bool{}
+	for _, b := range breakage.All() {
+		if seen[b.ID] || !slices.Contains(ids, b.ID) {
+			t.Errorf("breakage %s stands twice, or breaks no check", b.ID)
+		}
+		seen[b.ID] = true
+	}
+}
+
+// command runs the checker as a user does.
+func command(t *testing.T, stdin string, env map[string]string, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	code = run(t.Context(), args, strings.NewReader(stdin), &out, &errs, func(name string) string { return env[name] })
+	return code, out.String(), errs.String()
+}
+
+func lastLine(s string) string {
+	lines := strings.Split(strings.TrimSpace(s), "\n")
+	return lines[len(lines)-1]
+}
+
+func TestCommandLine(t *testing.T) {
+	s := startSubject(t)
+	secretFile := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(secretFile, []byte(s.second.Secret+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+
+	t.Run("a check without its credential is not run and not passed", func(t *testing.T) {
+		code, out, _ := command(t, "", nil, "--issuer", s.issuer, "--only", "rfc7662-(foreign|post)")
+		if code != exitOK || lastLine(out) != "1 passed, 0 failed, 1 skipped" {
+			t.Errorf("exit %d:\n%s", code, out)
+		}
+		if !strings.Contains(out, "NOT RUN RFC 7662 §4  ") || !strings.Contains(out, "(needs --client-id with its secret)") {
+			t.Errorf("no NOT RUN line:\n%s", out)
+		}
+	})
+	t.Run("secrets come from standard input, a file and the environment", func(t *testing.T) {
+		code, out, errs := command(t, s.client.Secret+"\n", nil, "--issuer", s.issuer, "--client-id", "main", "--client-secret-stdin",
+			"--second-client-id", "second", "--second-client-secret-file", secretFile, "--only", "rfc7662-foreign")
+		if code != exitOK || lastLine(out) != "1 passed, 0 failed, 0 skipped" {
+			t.Errorf("exit %d:\n%s%s", code, out, errs)
+		}
+		env := map[string]string{"SIGNET_CONFORMANCE_CLIENT_SECRET": s.client.Secret, "SIGNET_CONFORMANCE_SECOND_CLIENT_SECRET": s.second.Secret}
+		code, out, errs = command(t, "", env, "--issuer", s.issuer, "--client-id", "main", "--second-client-id", "second", "--only", "rfc7662-foreign")
+		if code != exitOK || lastLine(out) != "1 passed, 0 failed, 0 skipped" {
+			t.Errorf("exit %d:\n%s%s", code, out, errs)
+		}
+	})
+	t.Run("a failed check is told with what came and what was wanted", func(t *testing.T) {
+		code, out, _ := command(t, "", nil, "--issuer", s.issuer+"/", "--only", "^rfc8414-issuer$")
+		want := `FAIL RFC 8414 §3.3  issuer in metadata equals the issuer used: issuer: got "` + s.issuer + `", want "` + s.issuer + `/"`
+		if code != exitFailed || !strings.Contains(out, want) || lastLine(out) != "0 passed, 1 failed, 0 skipped" {
+			t.Errorf("exit %d:\n%s\nwant a line %s", code, out, want)
+		}
+	})
+	t.Run("JSON holds the same", func(t *testing.T) {
+		code, out, _ := command(t, "", nil, "--issuer", s.issuer, "--only", "RFC 8414 §3.3", "--json")
+		var report struct {
+			Items                   []jsonResult
+			Passed, Failed, Skipped int
+		}
+		if err := json.Unmarshal([]byte(out), &report); err != nil || code != exitOK {
+			t.Fatalf("exit %d, %v:\n%s", code, err, out)
+		}
+		if len(report.Items) != 1 || report.Items[0].ID != "rfc8414-issuer" || report.Items[0].Outcome != Passed || report.Passed != 1 {
+			t.Errorf("got %+v", report)
+		}
+	})
+	t.Run("an issuer that is not there fails what it should show", func(t *testing.T) {
+		code, out, _ := command(t, "", nil, "--issuer", "http://127.0.0.1:1")
+		if code != exitFailed || !strings.Contains(out, "FAIL OIDC Discovery §4.2") || strings.Contains(out, "PASS") {
+			t.Errorf("exit %d:\n%s", code, out)
+		}
+	})
+	t.Run("the list names every check", func(t *testing.T) {
+		code, out, _ := command(t, "", nil, "--list")
+		if n := strings.Count(out, "\n"); code != exitOK || n != len(checks()) {
+			t.Errorf("exit %d, %d lines, want %d", code, n, len(checks()))
+		}
+	})
+	t.Run("every mistake is named", func(t *testing.T) {
+		code, _, errs := command(t, "", nil, "--issuer", "http://issuer.example", "--private-key-client-id", "x", "--only", "nothing-like-it")
+		if code != exitUsage {
+			t.Errorf("exit %d", code)
+		}
+		for _, want := range []string{"--issuer", "--private-key-file", "--only"} {
+			if !strings.Contains(errs, want) {
+				t.Errorf("%s is not named in:\n%s", want, errs)
+			}
+		}
+	})
+}
+
+func TestInterruptedRunFails(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	var out, errs bytes.Buffer
+	if code := run(ctx, []string{"--issuer", "http://127.0.0.1:1"}, strings.NewReader(""), &out, &errs, os.Getenv); code != exitFailed || out.Len() > 0 {
+		t.Errorf("exit %d:\n%s", code, out.String())
+	}
+}
+
+func TestWellKnownGoesBeforeTheIssuersPath(t *testing.T) {
+	for issuer, want := range map[string]string{
+		"https://a.example":         "https://a.example/.well-known/oauth-authorization-server",
+		"https://a.example/":        "https://a.example/.well-known/oauth-authorization-server",
+		"https://a.example/tenant":  "https://a.example/.well-known/oauth-authorization-server/tenant",
+		"https://a.example/tenant/": "https://a.example/.well-known/oauth-authorization-server/tenant",
+	} {
+		if got := insertWellKnown(issuer, "oauth-authorization-server"); got != want {
+			t.Errorf("%s: got %s, want %s", issuer, got, want)
+		}
+	}
+}
+
+func TestPrivateKeyFiles(t *testing.T) {
+	key := newECKey(t)
+	jwk, err := json.Marshal(jose.JSONWebKey{Key: key, KeyID: "k1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := newKeyClient("keyed", jwk)
+	if err != nil || c.alg != jose.ES256 || c.kid != "k1" {
+		t.Errorf("JWK: got %+v, %v", c, err)
+	}
+	public, err := json.Marshal(jose.JSONWebKey{Key: key.Public()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, file := range map[string][]byte{"public key": public, "nothing": nil, "text": []byte("hello")} {
+		if _, err := newKeyClient("keyed", file); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+}

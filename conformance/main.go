@@ -1,0 +1,258 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net/url"
+	"os"
+	"os/signal"
+	"regexp"
+	"strings"
+	"syscall"
+	"time"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	os.Exit(run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr, os.Getenv))
+}
+
+// Exit codes.
+const (
+	exitOK     = 0
+	exitFailed = 1 // a check failed, or the run was interrupted
+	exitUsage  = 2
+)
+
+// run is main with its surroundings passed in; it returns the exit code.
+func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer, getenv func(string) string) int {
+	o, err := parse(args, stdin, stderr, getenv)
+	if errors.Is(err, flag.ErrHelp) {
+		return exitOK
+	}
+	if err != nil {
+		fmt.Fprintln(stderr, "conformance:", err)
+		return exitUsage
+	}
+	if o.list {
+		for _, c := range o.checks {
+			fmt.Fprintf(stdout, "%-32s %s\n", c.ID, c)
+		}
+		return exitOK
+	}
+	report := printText(stdout)
+	if o.json {
+		report = printJSON(stdout)
+	}
+	var n tally
+	err = judgeAll(ctx, o.env, o.checks, func(r Result) {
+		n.add(r.Outcome)
+		report.result(r)
+	})
+	if err != nil {
+		fmt.Fprintln(stderr, "conformance:", err)
+		return exitFailed
+	}
+	report.end(n)
+	if n.failed > 0 {
+		return exitFailed
+	}
+	return exitOK
+}
+
+// options are the command line, read and validated.
+type options struct {
+	env        *Env
+	checks     []Check
+	list, json bool
+}
+
+// A secretSource says where one client's secret comes from: never the command line.
+type secretSource struct {
+	file  string
+	stdin bool
+	env   string // name of the environment variable
+}
+
+func (s *secretSource) flags(f *flag.FlagSet, prefix string) {
+	f.StringVar(&s.file, prefix+"client-secret-file", "", "read that client's secret from the `file`")
+	f.BoolVar(&s.stdin, prefix+"client-secret-stdin", false, "read that client's secret from a line of standard input")
+	s.env = "SIGNET_CONFORMANCE_" + strings.ToUpper(strings.ReplaceAll(prefix, "-", "_")) + "CLIENT_SECRET"
+}
+
+func (s *secretSource) read(stdin *bufio.Reader, getenv func(string) string) (string, error) {
+	switch {
+	case s.file != "":
+		b, err := os.ReadFile(s.file)
+		if err != nil {
+			return "", fmt.Errorf("client secret: %w", err)
+		}
+		return strings.TrimSpace(string(b)), nil
+	case s.stdin:
+		line, err := stdin.ReadString('\n')
+		if err != nil && !errors.Is(err, io.EOF) {
+			return "", fmt.Errorf("client secret from standard input: %w", err)
+		}
+		return strings.TrimSpace(line), nil
+	}
+	return getenv(s.env), nil
+}
+
+const usage = `Judge a running issuer against the specifications, from the outside.
+
+  go run ./conformance --issuer http://localhost:8080 --client-id ID --client-secret-file FILE \
+      --resource https://orders.example --scope orders:read
+
+A check that lacks a credential or an endpoint is NOT RUN. Secrets come from a file, from
+standard input (a line each, the main client's first) or from SIGNET_CONFORMANCE_CLIENT_SECRET
+and SIGNET_CONFORMANCE_SECOND_CLIENT_SECRET.
+
+Flags:
+`
+
+// parse reads the command line; its error names everything that is wrong.
+func parse(args []string, stdin io.Reader, stderr io.Writer, getenv func(string) string) (options, error) {
+	var (
+		o                           options
+		first, second               secretSource
+		connectTo, only             string
+		privateKeyID, privateKeyPEM string
+	)
+	e := &Env{Now: time.Now}
+	f := flag.NewFlagSet("conformance", flag.ContinueOnError)
+	f.SetOutput(stderr)
+	f.Usage = func() { fmt.Fprint(stderr, usage); f.PrintDefaults() }
+	f.StringVar(&e.Issuer, "issuer", "", "issuer `URL`, exactly as it is configured")
+	f.StringVar(&e.Client.ID, "client-id", "", "confidential client that may use client credentials")
+	first.flags(f, "")
+	f.StringVar(&e.Second.ID, "second-client-id", "", "another confidential client, no introspector of --resource")
+	second.flags(f, "second-")
+	f.StringVar(&e.PublicClientID, "public-client-id", "", "public client")
+	f.StringVar(&privateKeyID, "private-key-client-id", "", "client that authenticates with private_key_jwt")
+	f.StringVar(&privateKeyPEM, "private-key-file", "", "its private key, a JWK or PKCS #8 in PEM, in a `file`")
+	f.StringVar(&e.Resource, "resource", "", "resource `URI` that --client-id may ask for")
+	f.StringVar(&e.Scope, "scope", "", "scope of that resource")
+	f.StringVar(&connectTo, "connect-to", "", "connect to `HOST:PORT` in place of the issuer's host")
+	f.BoolVar(&e.AllowHTTP, "insecure-http", false, "accept plain http although the host is not loopback")
+	f.StringVar(&only, "only", "", "run only checks whose id or line matches the `regexp`")
+	f.BoolVar(&o.list, "list", false, "list the checks and end")
+	f.BoolVar(&o.json, "json", false, "report as JSON")
+	if err := f.Parse(args); err != nil {
+		return options{}, err
+	}
+	var faults []error
+	if f.NArg() > 0 {
+		faults = append(faults, fmt.Errorf("unexpected argument %q", f.Arg(0)))
+	}
+	match, err := regexp.Compile(only)
+	if err != nil {
+		return options{}, errors.Join(append(faults, fmt.Errorf("--only: %w", err))...)
+	}
+	for _, c := range checks() {
+		if match.MatchString(c.ID) || match.MatchString(c.String()) {
+			o.checks = append(o.checks, c)
+		}
+	}
+	if len(o.checks) == 0 {
+		faults = append(faults, errors.New("--only: no check matches"))
+	}
+	if o.list {
+		return o, errors.Join(faults...)
+	}
+
+	issuer, err := url.Parse(e.Issuer)
+	if err != nil || e.secureURL(e.Issuer) != nil || issuer.RawQuery != "" {
+		faults = append(faults, errors.New("--issuer: want an https URL without query and fragment (http on loopback)"))
+	} else {
+		e.HTTP = newHTTPClient(issuer, connectTo)
+	}
+	lines := bufio.NewReader(stdin)
+	if e.Client.Secret, err = first.read(lines, getenv); err != nil {
+		faults = append(faults, err)
+	}
+	if e.Second.Secret, err = second.read(lines, getenv); err != nil {
+		faults = append(faults, err)
+	}
+	if (privateKeyID == "") != (privateKeyPEM == "") {
+		faults = append(faults, errors.New("--private-key-client-id and --private-key-file belong together"))
+	} else if privateKeyID != "" {
+		if b, err := os.ReadFile(privateKeyPEM); err != nil {
+			faults = append(faults, fmt.Errorf("--private-key-file: %w", err))
+		} else if e.KeyClient, err = newKeyClient(privateKeyID, b); err != nil {
+			faults = append(faults, fmt.Errorf("--private-key-file: %w", err))
+		}
+	}
+	o.env = e
+	return o, errors.Join(faults...)
+}
+
+// tally counts outcomes.
+type tally struct{ passed, failed, skipped int }
+
+func (n *tally) add(o Outcome) {
+	switch o {
+	case Passed:
+		n.passed++
+	case Failed:
+		n.failed++
+	case NotRun:
+		n.skipped++
+	}
+}
+
+// A reporter writes results as they come, and the end.
+type reporter struct {
+	result func(Result)
+	end    func(tally)
+}
+
+func printText(w io.Writer) reporter {
+	return reporter{
+		result: func(r Result) {
+			switch r.Outcome {
+			case Failed:
+				fmt.Fprintf(w, "%s %s: %s\n", r.Outcome, r.Check, r.Reason)
+			case NotRun:
+				fmt.Fprintf(w, "%s %s (%s)\n", r.Outcome, r.Check, r.Reason)
+			default:
+				fmt.Fprintf(w, "%s %s\n", r.Outcome, r.Check)
+			}
+		},
+		end: func(n tally) {
+			fmt.Fprintf(w, "%d passed, %d failed, %d skipped\n", n.passed, n.failed, n.skipped)
+		},
+	}
+}
+
+// jsonResult is a Result as --json shows it.
+type jsonResult struct {
+	ID      string  `json:"id"`
+	Spec    string  `json:"spec"`
+	Section string  `json:"section"`
+	Name    string  `json:"name"`
+	Outcome Outcome `json:"outcome"`
+	Reason  string  `json:"reason,omitempty"`
+}
+
+func printJSON(w io.Writer) reporter {
+	var items []jsonResult
+	return reporter{
+		result: func(r Result) {
+			items = append(items, jsonResult{r.ID, r.Spec, r.Section, r.Name, r.Outcome, r.Reason})
+		},
+		end: func(n tally) {
+			enc := json.NewEncoder(w)
+			enc.SetIndent("", "  ")
+			// A report that cannot be written shows at whoever reads it.
+			_ = enc.Encode(map[string]any{
+				"items": items, "passed": n.passed, "failed": n.failed, "skipped": n.skipped,
+			})
+		},
+	}
+}
