@@ -12,9 +12,10 @@ import (
 	"os"
 	"os/signal"
 	"regexp"
-	"strings"
 	"syscall"
 	"time"
+
+	"github.com/signet-oidc/signet/conformance/internal/clientsecret"
 )
 
 func main() {
@@ -73,37 +74,6 @@ type options struct {
 	list, json bool
 }
 
-// A secretSource says where one client's secret comes from: never the command line.
-type secretSource struct {
-	file  string
-	stdin bool
-	env   string // name of the environment variable
-}
-
-func (s *secretSource) flags(f *flag.FlagSet, prefix string) {
-	f.StringVar(&s.file, prefix+"client-secret-file", "", "read that client's secret from the `file`")
-	f.BoolVar(&s.stdin, prefix+"client-secret-stdin", false, "read that client's secret from a line of standard input")
-	s.env = "SIGNET_CONFORMANCE_" + strings.ToUpper(strings.ReplaceAll(prefix, "-", "_")) + "CLIENT_SECRET"
-}
-
-func (s *secretSource) read(stdin *bufio.Reader, getenv func(string) string) (string, error) {
-	switch {
-	case s.file != "":
-		b, err := os.ReadFile(s.file)
-		if err != nil {
-			return "", fmt.Errorf("client secret: %w", err)
-		}
-		return strings.TrimSpace(string(b)), nil
-	case s.stdin:
-		line, err := stdin.ReadString('\n')
-		if err != nil && !errors.Is(err, io.EOF) {
-			return "", fmt.Errorf("client secret from standard input: %w", err)
-		}
-		return strings.TrimSpace(line), nil
-	}
-	return getenv(s.env), nil
-}
-
 const usage = `Judge a running issuer against the specifications, from the outside.
 
   go run ./conformance --issuer http://localhost:8080 --client-id ID --client-secret-file FILE \
@@ -120,7 +90,7 @@ Flags:
 func parse(args []string, stdin io.Reader, stderr io.Writer, getenv func(string) string) (options, error) {
 	var (
 		o                           options
-		first, second               secretSource
+		first, second               clientsecret.Source
 		connectTo, only             string
 		privateKeyID, privateKeyPEM string
 	)
@@ -130,9 +100,9 @@ func parse(args []string, stdin io.Reader, stderr io.Writer, getenv func(string)
 	f.Usage = func() { fmt.Fprint(stderr, usage); f.PrintDefaults() }
 	f.StringVar(&e.Issuer, "issuer", "", "issuer `URL`, exactly as it is configured")
 	f.StringVar(&e.Client.ID, "client-id", "", "confidential client that may use client credentials")
-	first.flags(f, "")
+	first.Flags(f, "")
 	f.StringVar(&e.Second.ID, "second-client-id", "", "another confidential client, no introspector of --resource")
-	second.flags(f, "second-")
+	second.Flags(f, "second-")
 	f.StringVar(&e.PublicClientID, "public-client-id", "", "public client")
 	f.StringVar(&privateKeyID, "private-key-client-id", "", "client that authenticates with private_key_jwt")
 	f.StringVar(&privateKeyPEM, "private-key-file", "", "its private key, a JWK or PKCS #8 in PEM, in a `file`")
@@ -173,10 +143,10 @@ func parse(args []string, stdin io.Reader, stderr io.Writer, getenv func(string)
 		e.HTTP = newHTTPClient(issuer, connectTo)
 	}
 	lines := bufio.NewReader(stdin)
-	if e.Client.Secret, err = first.read(lines, getenv); err != nil {
+	if e.Client.Secret, err = first.Read(lines, getenv); err != nil {
 		faults = append(faults, err)
 	}
-	if e.Second.Secret, err = second.read(lines, getenv); err != nil {
+	if e.Second.Secret, err = second.Read(lines, getenv); err != nil {
 		faults = append(faults, err)
 	}
 	if (privateKeyID == "") != (privateKeyPEM == "") {

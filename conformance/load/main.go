@@ -1,0 +1,163 @@
+// Command load asks a server on this machine as fast as it answers, with a fixed
+// number of requests in flight, and reports rates, latencies and what the server
+// spent. It shares the machine's processors with the server, so it is built to
+// cost little: requests are prepared bytes on kept connections, and of the
+// answers only one in a thousand is read closely.
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/signet-oidc/signet/conformance/internal/clientsecret"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	os.Exit(run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr, os.Getenv))
+}
+
+// Exit codes.
+const (
+	exitOK     = 0
+	exitFailed = 1 // nothing measured, or some requests failed
+	exitUsage  = 2
+)
+
+const usage = `Measure a server on this machine.
+
+  go run ./conformance/load --issuer http://localhost:8080 --workload client-credentials \
+      --client-id ID --client-secret-file FILE --resource https://orders.example --scope orders:read --pid $(pgrep signet)
+
+The secret may also come from standard input or from SIGNET_CONFORMANCE_CLIENT_SECRET.
+Workloads:
+`
+
+// options are the command line, read and validated.
+type options struct {
+	target   target
+	workload workload
+	settings settings
+	jsonFile string
+	progress io.Writer // nil: none
+}
+
+// run is main with its surroundings passed in; it returns the exit code.
+func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer, getenv func(string) string) int {
+	o, err := parse(args, stdin, stderr, getenv)
+	if errors.Is(err, flag.ErrHelp) {
+		return exitOK
+	}
+	if err != nil {
+		fmt.Fprintln(stderr, "load:", err)
+		return exitUsage
+	}
+	rep, err := measure(ctx, o)
+	if err != nil {
+		fmt.Fprintln(stderr, "load:", err)
+		return exitFailed
+	}
+	rep.print(stdout)
+	if o.jsonFile != "" {
+		if err := rep.save(o.jsonFile); err != nil {
+			fmt.Fprintln(stderr, "load:", err)
+			return exitFailed
+		}
+	}
+	if len(rep.Figures.Errors) > 0 || rep.Figures.Requests == 0 {
+		return exitFailed
+	}
+	return exitOK
+}
+
+// The bounds of a run, so that a slip of the hand ends by itself. Tokens that a
+// workload prepares outlive the longest run.
+const (
+	maxConcurrency = 1024
+	maxTime        = 4 * time.Minute // warm-up and duration
+	maxRequests    = 50_000_000
+)
+
+// parse reads the command line; its error names everything that is wrong.
+func parse(args []string, stdin io.Reader, stderr io.Writer, getenv func(string) string) (options, error) {
+	var (
+		o        options
+		secret   clientsecret.Source
+		name     string
+		progress bool
+	)
+	f := flag.NewFlagSet("load", flag.ContinueOnError)
+	f.SetOutput(stderr)
+	f.Usage = func() {
+		fmt.Fprint(stderr, usage)
+		for _, w := range workloads() {
+			fmt.Fprintf(stderr, "  %-20s %s\n", w.name, w.about)
+		}
+		fmt.Fprintln(stderr, "\nFlags:")
+		f.PrintDefaults()
+	}
+	f.StringVar(&o.target.issuer, "issuer", "", "issuer `URL`, http on a loopback address")
+	f.StringVar(&name, "workload", "client-credentials", "what to ask for: "+workloadNames())
+	f.StringVar(&o.target.clientID, "client-id", "", "confidential client that may use client credentials")
+	secret.Flags(f, "")
+	f.StringVar(&o.target.resource, "resource", "", "resource `URI` to ask tokens for")
+	f.StringVar(&o.target.scope, "scope", "", "scope to ask for")
+	f.IntVar(&o.settings.concurrency, "concurrency", 16, "requests in flight")
+	f.DurationVar(&o.settings.duration, "duration", 10*time.Second, "time measured")
+	f.DurationVar(&o.settings.warmup, "warmup", 2*time.Second, "time before it that does not count")
+	f.IntVar(&o.settings.requests, "requests", maxRequests, "end after so many requests, warm-up among them")
+	f.IntVar(&o.settings.pid, "pid", 0, "process of the server, to tell its CPU time and peak memory")
+	f.StringVar(&o.jsonFile, "json", "", "write the report as JSON to the `file`")
+	f.BoolVar(&progress, "progress", false, "tell every second how it goes, even where standard error is no terminal")
+	if err := f.Parse(args); err != nil {
+		return options{}, err
+	}
+	var faults []error
+	require := func(ok bool, format string, args ...any) {
+		if !ok {
+			faults = append(faults, fmt.Errorf(format, args...))
+		}
+	}
+	require(f.NArg() == 0, "unexpected argument %q", f.Arg(0))
+	s := o.settings
+	require(s.concurrency >= 1 && s.concurrency <= maxConcurrency, "--concurrency: want 1 to %d", maxConcurrency)
+	require(s.duration > 0 && s.warmup >= 0 && s.duration+s.warmup <= maxTime, "--duration and --warmup: want %s at most together", maxTime)
+	require(s.requests >= s.concurrency && s.requests <= maxRequests, "--requests: want --concurrency to %d", maxRequests)
+	require(s.pid >= 0 && (s.pid == 0 || runtime.GOOS == "linux"), "--pid: want a process of this machine, on Linux")
+	var err error
+	if o.target.secret, err = secret.Read(bufio.NewReader(stdin), getenv); err != nil {
+		faults = append(faults, err)
+	}
+	w, ok := findWorkload(name)
+	require(ok, "--workload: want one of %s", workloadNames())
+	require(!w.authenticated || o.target.clientID != "" && o.target.secret != "", "%s needs --client-id and its secret", name)
+	require(!strings.ContainsAny(o.target.clientID+o.target.secret, "\r\n"), "--client-id or its secret holds a line break")
+	if err := o.target.locate(); err != nil {
+		faults = append(faults, fmt.Errorf("--issuer: %w", err))
+	}
+	o.workload = w
+	if progress || isTerminal(stderr) {
+		o.progress = stderr
+	}
+	return o, errors.Join(faults...)
+}
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}
