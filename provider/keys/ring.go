@@ -1,0 +1,288 @@
+package keys
+
+import (
+	"cmp"
+	"context"
+	"crypto"
+	"crypto/hmac"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+
+	"github.com/signet-oidc/signet/storage"
+)
+
+// What a signing key is for, in its row.
+const purposeToken = "token"
+
+// PurposeClientSecret is the purpose of the MAC keys that hash client secrets.
+const PurposeClientSecret = "client-secret"
+
+// macPurposes lists every purpose that has MAC keys.
+func macPurposes() []string { return []string{PurposeClientSecret} }
+
+// JWKSMaxAge is how long the JWK Set may be cached. It bounds how long others
+// go on trusting a compromised key.
+const JWKSMaxAge = 15 * time.Minute
+
+// Ring is the key material as it stood when it was loaded. It is immutable and
+// safe for concurrent use. Which key signs is decided afresh by each Sign from
+// the times in the rows; the JWK Set, the keys Verify accepts and the current
+// MAC keys are those of the time of loading, good until NextChange.
+type Ring struct {
+	signers   map[string][]*key // by algorithm, latest SignFrom first
+	published map[string]*key   // by kid
+	macs      map[string]*macKeys
+	jwks      []byte
+	etag      string
+	next      time.Time
+}
+
+// key is a signing key, its row's sealed half put aside.
+type key struct {
+	row     storage.SigningKey
+	public  crypto.PublicKey
+	private crypto.Signer // nil for a key that has signed for the last time
+}
+
+// macKeys are the MAC keys of one purpose.
+type macKeys struct {
+	current string
+	byID    map[string][]byte
+}
+
+// Load reads the keys and opens those that are still of use at now. It returns
+// ErrWrongKEK when the sealer has not the key-encryption key they need, and
+// the store's error when the database fails.
+func Load(ctx context.Context, store storage.Reader, sealer *Sealer, now time.Time) (*Ring, error) {
+	rows, err := store.SigningKeys(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("signing keys: %w", err)
+	}
+	var secrets []storage.SealedSecret
+	for _, purpose := range macPurposes() {
+		s, err := store.SealedSecrets(ctx, purpose)
+		if err != nil {
+			return nil, fmt.Errorf("sealed secrets: %w", err)
+		}
+		secrets = append(secrets, s...)
+	}
+	return newRing(ctx, rows, secrets, sealer, now)
+}
+
+func newRing(ctx context.Context, rows []storage.SigningKey, secrets []storage.SealedSecret, sealer *Sealer, now time.Time) (*Ring, error) {
+	r := &Ring{
+		signers:   make(map[string][]*key),
+		published: make(map[string]*key),
+		macs:      make(map[string]*macKeys),
+		next:      time.UnixMilli(math.MaxInt64),
+	}
+	set := jose.JSONWebKeySet{Keys: []jose.JSONWebKey{}}
+	for _, row := range rows {
+		if gone(row, now) {
+			continue
+		}
+		r.changesAt(now, row.PublishAt, row.SignFrom, row.SignUntil, row.RemoveAt)
+		k, err := openKey(ctx, row, sealer, now)
+		if err != nil {
+			return nil, fmt.Errorf("signing key %s: %w", row.KID, err)
+		}
+		if published(row, now) {
+			set.Keys = append(set.Keys, publicJWK(k.public, row.KID, row.Alg))
+		}
+		if row.Purpose != purposeToken {
+			continue
+		}
+		if published(row, now) {
+			r.published[row.KID] = k
+		}
+		if k.private != nil {
+			r.signers[row.Alg] = append(r.signers[row.Alg], k)
+		}
+	}
+	for _, list := range r.signers {
+		slices.SortFunc(list, func(a, b *key) int {
+			return cmp.Or(b.row.SignFrom.Compare(a.row.SignFrom), cmp.Compare(a.row.KID, b.row.KID))
+		})
+	}
+	for _, s := range secrets {
+		if err := r.addMACKey(ctx, s, sealer, now); err != nil {
+			return nil, fmt.Errorf("sealed secret %s: %w", s.ID, err)
+		}
+	}
+	for _, purpose := range macPurposes() {
+		if m := r.macs[purpose]; m == nil || m.current == "" {
+			return nil, fmt.Errorf("the database has no %s key: it was never prepared", purpose)
+		}
+	}
+	var err error
+	if r.jwks, err = json.Marshal(set); err != nil {
+		return nil, fmt.Errorf("JWK Set: %w", err)
+	}
+	digest := sha256.Sum256(r.jwks)
+	r.etag = `"` + base64.RawURLEncoding.EncodeToString(digest[:16]) + `"`
+	return r, nil
+}
+
+// openKey checks a row and opens its private half if it may yet sign.
+func openKey(ctx context.Context, row storage.SigningKey, sealer *Sealer, now time.Time) (*key, error) {
+	var jwk jose.JSONWebKey
+	if err := json.Unmarshal([]byte(row.PublicJWK), &jwk); err != nil {
+		return nil, errors.New("its public key cannot be read")
+	}
+	if !jwk.IsPublic() || !suits(row.Alg, jwk.Key) {
+		return nil, fmt.Errorf("its public key is not one for %s", row.Alg)
+	}
+	if kid, err := thumbprint(jwk.Key); err != nil || kid != row.KID {
+		return nil, errors.New("its kid is not its public key's thumbprint")
+	}
+	k := &key{row: row, public: jwk.Key}
+	k.row.SealedPrivate, k.row.WrappedDEK = nil, nil
+	if len(row.SealedPrivate) == 0 || ended(row.SignUntil, now) {
+		return k, nil
+	}
+	der, err := sealer.Open(ctx, signingKeyIdentity(row), Sealed{row.SealedPrivate, row.WrappedDEK, row.KEKID})
+	if err != nil {
+		return nil, err
+	}
+	private, err := x509.ParsePKCS8PrivateKey(der)
+	if err != nil {
+		return nil, errors.New("its private key cannot be read")
+	}
+	signer, ok := private.(crypto.Signer)
+	if !ok {
+		return nil, errors.New("its private key cannot sign")
+	}
+	if kid, err := thumbprint(signer.Public()); err != nil || kid != row.KID {
+		return nil, errors.New("its private key does not belong to its public key")
+	}
+	k.private = signer
+	return k, nil
+}
+
+func (r *Ring) addMACKey(ctx context.Context, s storage.SealedSecret, sealer *Sealer, now time.Time) error {
+	if ended(s.RemoveAt, now) {
+		return nil
+	}
+	r.changesAt(now, s.UseFrom, s.UseUntil, s.RemoveAt)
+	secret, err := sealer.Open(ctx, sealedSecretIdentity(s), Sealed{s.Sealed, s.WrappedDEK, s.KEKID})
+	if err != nil {
+		return err
+	}
+	m := r.macs[s.Purpose]
+	if m == nil {
+		m = &macKeys{byID: make(map[string][]byte)}
+		r.macs[s.Purpose] = m
+	}
+	m.byID[s.ID] = secret
+	if inUse(s, now) {
+		m.current = s.ID // rows come by UseFrom: the latest wins
+	}
+	return nil
+}
+
+// changesAt notes the times after now at which the ring will be out of date.
+func (r *Ring) changesAt(now time.Time, times ...time.Time) {
+	for _, t := range times {
+		if t.After(now) && t.Before(r.next) {
+			r.next = t
+		}
+	}
+}
+
+// NextChange returns the time from which the rows mean something else than
+// this ring: load it again then, or when the registry's version moves. It is
+// far in the future when nothing is planned. A ring that outlives it by the
+// moments of a poll does no harm: keys are published hours before they sign
+// and removed hours after, and Sign goes by the clock, not by the ring.
+func (r *Ring) NextChange() time.Time { return r.next }
+
+// signing returns the key of the algorithm whose turn it is, or nil.
+func (r *Ring) signing(alg string, now time.Time) *key {
+	for _, k := range r.signers[alg] {
+		if signs(k.row, now) {
+			return k
+		}
+	}
+	return nil
+}
+
+// PublicKey returns the public key with this kid and the one algorithm it is
+// used with, if it signs or signed tokens and is published.
+func (r *Ring) PublicKey(kid string) (public crypto.PublicKey, alg string, ok bool) {
+	k := r.published[kid]
+	if k == nil {
+		return nil, "", false
+	}
+	return k.public, k.row.Alg, true
+}
+
+// JWKS returns the JWK Set document (RFC 7517 §5) and its strong ETag. The
+// bytes are shared: do not change them.
+func (r *Ring) JWKS() (document []byte, etag string) { return r.jwks, r.etag }
+
+// MAC returns the HMAC-SHA256 of data under the current key of the purpose,
+// which is one of this package's constants, and that key's id.
+func (r *Ring) MAC(purpose string, data []byte) (keyID string, mac [sha256.Size]byte) {
+	m := r.macs[purpose]
+	return m.current, hmacSHA256(m.byID[m.current], data)
+}
+
+// VerifyMAC reports, in constant time, whether mac is the MAC of data under
+// the key of the purpose with this id.
+func (r *Ring) VerifyMAC(purpose, keyID string, data, mac []byte) bool {
+	secret, ok := r.macs[purpose].byID[keyID]
+	if !ok {
+		return false
+	}
+	want := hmacSHA256(secret, data)
+	return hmac.Equal(want[:], mac)
+}
+
+func hmacSHA256(secret, data []byte) (sum [sha256.Size]byte) {
+	h := hmac.New(sha256.New, secret)
+	h.Write(data)
+	h.Sum(sum[:0])
+	return sum
+}
+
+// String tells how many keys are in the ring and nothing of what they are.
+// Like the methods below it also serves a copy of the ring.
+func (r Ring) String() string { return fmt.Sprintf("Ring(%d published keys)", len(r.published)) }
+
+// GoString is String, for %#v.
+func (r Ring) GoString() string { return r.String() }
+
+// LogValue is String, for slog.
+func (r Ring) LogValue() slog.Value { return slog.StringValue(r.String()) }
+
+// publicJWK describes a public key as the JWK Set shows it.
+func publicJWK(public crypto.PublicKey, kid, alg string) jose.JSONWebKey {
+	return jose.JSONWebKey{Key: public, KeyID: kid, Algorithm: alg, Use: "sig"}
+}
+
+// thumbprint returns a public key's kid (RFC 7638).
+func thumbprint(public crypto.PublicKey) (string, error) {
+	sum, err := (&jose.JSONWebKey{Key: public}).Thumbprint(crypto.SHA256)
+	if err != nil {
+		return "", fmt.Errorf("thumbprint: %w", err)
+	}
+	return base64.RawURLEncoding.EncodeToString(sum), nil
+}
+
+func signingKeyIdentity(k storage.SigningKey) string {
+	return identity("signing_keys", k.KID, k.Alg, k.Purpose)
+}
+
+func sealedSecretIdentity(s storage.SealedSecret) string {
+	return identity("sealed_secrets", s.ID, s.Purpose)
+}
