@@ -32,7 +32,7 @@ func typical(k signingKey) string {
 func BenchmarkRawSignature(b *testing.B) {
 	for _, alg := range algorithms {
 		b.Run(alg, func(b *testing.B) {
-			key := newKey(b, "k1", alg)
+			key := newKey("k1", alg)
 			h, p, s := parts(typical(key))
 			signed := []byte(h + "." + p)
 			signature, _ := base64.RawURLEncoding.DecodeString(s)
@@ -63,7 +63,7 @@ func BenchmarkRawSignature(b *testing.B) {
 func BenchmarkVerifyFresh(b *testing.B) {
 	for _, alg := range algorithms {
 		b.Run(alg, func(b *testing.B) {
-			key := newKey(b, "k1", alg)
+			key := newKey("k1", alg)
 			benchmarkVerify(b, newProvider(key).verifier(b, verify.WithCacheEntries(0)), typical(key))
 		})
 	}
@@ -71,7 +71,7 @@ func BenchmarkVerifyFresh(b *testing.B) {
 
 // BenchmarkVerifyRepeated verifies a token again.
 func BenchmarkVerifyRepeated(b *testing.B) {
-	key := newKey(b, "k1", "ES256")
+	key := newKey("k1", "ES256")
 	benchmarkVerify(b, newProvider(key).verifier(b), typical(key))
 }
 
@@ -86,7 +86,7 @@ func benchmarkVerify(b *testing.B, v *verify.Verifier, token string) {
 
 // BenchmarkMiddleware is a request with a token seen before and a scope.
 func BenchmarkMiddleware(b *testing.B) {
-	key := newKey(b, "k1", "ES256")
+	key := newKey("k1", "ES256")
 	v := newProvider(key).verifier(b)
 	h := v.Middleware(verify.RequireScope("orders:read")(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})))
 	r := httptest.NewRequest("GET", "/", nil)

@@ -12,7 +12,7 @@ import (
 )
 
 func TestCache(t *testing.T) {
-	key := newKey(t, "k1", "ES256")
+	key := newKey("k1", "ES256")
 	var ahead atomic.Int64 // seconds after epoch
 	now := verify.WithNow(func() time.Time { return epoch.Add(time.Duration(ahead.Load()) * time.Second) })
 	at := ahead.Store
@@ -53,7 +53,7 @@ func TestCache(t *testing.T) {
 		token := key.token()
 		accepted(t, v, token)
 		h, p, s := parts(token)
-		other := newKey(t, "k1", "ES256")
+		other := newKey("k1", "ES256")
 		refused(t, v, h+"."+p+"."+b64(string(other.rawSignature(h+"."+p))), verify.ErrSignature)
 		refused(t, v, h+"."+b64(claims(set("sub", "root")))+"."+s, verify.ErrSignature)
 	})

@@ -43,8 +43,7 @@ type signingKey struct {
 	private  crypto.Signer
 }
 
-func newKey(t testing.TB, kid, alg string) signingKey {
-	t.Helper()
+func newKey(kid, alg string) signingKey {
 	var private crypto.Signer
 	var err error
 	switch alg {
@@ -58,7 +57,7 @@ func newKey(t testing.TB, kid, alg string) signingKey {
 		private, err = rsa.GenerateKey(rand.Reader, 2048)
 	}
 	if err != nil {
-		t.Fatal(err)
+		panic(err)
 	}
 	return signingKey{kid, alg, private}
 }

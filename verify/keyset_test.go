@@ -47,13 +47,13 @@ func verdict(v *verify.Verifier, token string) error {
 }
 
 func TestKeysLeftOut(t *testing.T) {
-	good := newKey(t, "good", "ES256")
+	good := newKey("good", "ES256")
 	rsaJWK := func(bits int, e int) string {
 		n := new(big.Int).SetBit(big.NewInt(1), bits-1, 1) // nobody factors it here
 		return fmt.Sprintf(`{"kty":"RSA","kid":"bad","alg":"RS256","n":%q,"e":%q}`, b64(string(n.Bytes())), b64(string(big.NewInt(int64(e)).Bytes())))
 	}
 	offCurve := func() string {
-		k := newKey(t, "bad", "ES256")
+		k := newKey("bad", "ES256")
 		point, err := k.private.Public().(*ecdsa.PublicKey).Bytes()
 		if err != nil {
 			t.Fatal(err)
@@ -62,7 +62,7 @@ func TestKeysLeftOut(t *testing.T) {
 		return fmt.Sprintf(`{"kty":"EC","crv":"P-256","kid":"bad","x":%q,"y":%q}`, b64(string(point[1:33])), b64(string(point[33:])))
 	}
 	private := func() string {
-		k := newKey(t, "bad", "ES256").private.(*ecdsa.PrivateKey)
+		k := newKey("bad", "ES256").private.(*ecdsa.PrivateKey)
 		d, err := k.Bytes()
 		if err != nil {
 			t.Fatal(err)
@@ -74,7 +74,7 @@ func TestKeysLeftOut(t *testing.T) {
 		return fmt.Sprintf(`{"kty":"EC","crv":"P-256","kid":"bad","x":%q,"y":%q,"d":%q}`, b64(string(point[1:33])), b64(string(point[33:])), b64(string(d)))
 	}
 	edit := func(jwk, old, new string) string { return strings.Replace(jwk, old, new, 1) }
-	es, rs := newKey(t, "bad", "ES256").jwk(), newKey(t, "bad", "RS256").jwk()
+	es, rs := newKey("bad", "ES256").jwk(), newKey("bad", "RS256").jwk()
 	rows := []struct{ name, jwk string }{
 		{"V18 RSA of 1024 bits", rsaJWK(1024, 65537)},
 		{"V18 RSA of 2047 bits", rsaJWK(2047, 65537)},
@@ -86,7 +86,7 @@ func TestKeysLeftOut(t *testing.T) {
 		{"V18 point at infinity", fmt.Sprintf(`{"kty":"EC","crv":"P-256","kid":"bad","x":%q,"y":%[1]q}`, b64(strings.Repeat("\x00", 32)))},
 		{"V18 symmetric key", `{"kty":"oct","kid":"bad","k":"c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0"}`},
 		{"V18 private key", private()},
-		{"V18 P-384", newKey(t, "bad", "ES384").jwk()},
+		{"V18 P-384", newKey("bad", "ES384").jwk()},
 		{"V18 unknown kind", `{"kty":"XYZ","kid":"bad"}`},
 		{"V18 not an object", `7`},
 		{"V3 for encryption", edit(es, `"use":"sig"`, `"use":"enc"`)},
@@ -130,7 +130,7 @@ func TestManyKeys(t *testing.T) {
 	t.Run("V28 at most 32 are kept", func(t *testing.T) {
 		var keys []signingKey
 		for i := range 40 {
-			keys = append(keys, newKey(t, fmt.Sprint("k", i), "EdDSA"))
+			keys = append(keys, newKey(fmt.Sprint("k", i), "EdDSA"))
 		}
 		v := newProvider(keys...).verifier(t)
 		if s := v.Stats(); s.Keys != 32 || s.KeysIgnored != 8 {
@@ -140,13 +140,13 @@ func TestManyKeys(t *testing.T) {
 		refused(t, v, keys[32].token(), verify.ErrUnknownKey)
 	})
 	t.Run("V28 two keys of one kid, both tried", func(t *testing.T) {
-		a, b := newKey(t, "same", "ES256"), newKey(t, "same", "ES256")
+		a, b := newKey("same", "ES256"), newKey("same", "ES256")
 		v := newProvider(a, b).verifier(t)
 		accepted(t, v, a.token())
 		accepted(t, v, b.token())
 	})
 	t.Run("V28 one kid, two algorithms", func(t *testing.T) {
-		a, b := newKey(t, "same", "ES256"), newKey(t, "same", "RS256")
+		a, b := newKey("same", "ES256"), newKey("same", "RS256")
 		v := newProvider(a, b).verifier(t)
 		accepted(t, v, a.token())
 		accepted(t, v, b.token())
@@ -154,7 +154,7 @@ func TestManyKeys(t *testing.T) {
 		refused(t, v, b.token(), verify.ErrSignature)
 	})
 	t.Run("V28 no third key of one kid and algorithm", func(t *testing.T) {
-		a, b, c := newKey(t, "same", "ES256"), newKey(t, "same", "ES256"), newKey(t, "same", "ES256")
+		a, b, c := newKey("same", "ES256"), newKey("same", "ES256"), newKey("same", "ES256")
 		v := newProvider(a, b, c).verifier(t)
 		refused(t, v, c.token(), verify.ErrSignature)
 		if s := v.Stats(); s.KeysIgnored != 1 {
@@ -164,7 +164,7 @@ func TestManyKeys(t *testing.T) {
 }
 
 func TestStampede(t *testing.T) {
-	key, next := newKey(t, "k1", "ES256"), newKey(t, "k2", "ES256")
+	key, next := newKey("k1", "ES256"), newKey("k2", "ES256")
 	inBubble(t, "V23 cold start, 1,000 at once", func(t *testing.T, ctx context.Context) {
 		p := newProvider(key)
 		v := p.verifierIn(ctx, t)
@@ -233,7 +233,7 @@ func atOnce(t *testing.T, n int, f func() error, want error) {
 }
 
 func TestMadeUpKIDs(t *testing.T) {
-	key := newKey(t, "k1", "ES256")
+	key := newKey("k1", "ES256")
 	inBubble(t, "V24 a minute of random kids", func(t *testing.T, ctx context.Context) {
 		p := newProvider(key)
 		v := p.verifierIn(ctx, t)
@@ -271,7 +271,7 @@ func heap() int64 {
 }
 
 func TestRollover(t *testing.T) {
-	old, new := newKey(t, "k1", "ES256"), newKey(t, "k2", "ES256")
+	old, new := newKey("k1", "ES256"), newKey("k2", "ES256")
 	inBubble(t, "V25 first token of a new key", func(t *testing.T, ctx context.Context) {
 		p := newProvider(old)
 		v := p.verifierIn(ctx, t)
@@ -310,14 +310,14 @@ func TestRollover(t *testing.T) {
 		v := p.verifierIn(ctx, t)
 		token := old.token()
 		accepted(t, v, token)
-		p.publish(newKey(t, "k1", "ES256"))
+		p.publish(newKey("k1", "ES256"))
 		after(15 * time.Minute)
 		refused(t, v, token, verify.ErrSignature)
 	})
 }
 
 func TestRefreshInterval(t *testing.T) {
-	key := newKey(t, "k1", "ES256")
+	key := newKey("k1", "ES256")
 	rows := []struct {
 		name, cacheControl string
 		min, max           time.Duration
@@ -352,7 +352,7 @@ func TestRefreshInterval(t *testing.T) {
 }
 
 func TestProviderTrouble(t *testing.T) {
-	key, evil := newKey(t, "k1", "ES256"), newKey(t, "evil", "ES256")
+	key, evil := newKey("k1", "ES256"), newKey("evil", "ES256")
 	say := func(status int, body string) http.HandlerFunc {
 		return func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status); io.WriteString(w, body) }
 	}
@@ -513,7 +513,7 @@ func TestSlowServers(t *testing.T) {
 }
 
 func TestWrongTLS(t *testing.T) {
-	key := newKey(t, "k1", "ES256")
+	key := newKey("k1", "ES256")
 	p := newProvider(key)
 	server := httptest.NewUnstartedServer(p)
 	server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
@@ -538,7 +538,7 @@ func TestWrongTLS(t *testing.T) {
 }
 
 func TestDiscovery(t *testing.T) {
-	key := newKey(t, "k1", "ES256")
+	key := newKey("k1", "ES256")
 	// world answers by full URL; whatever is not in it is 404.
 	rows := []struct {
 		name, issuer string
@@ -610,7 +610,7 @@ func TestDiscovery(t *testing.T) {
 		})
 	}
 	inBubble(t, "keys that moved are found again", func(t *testing.T, ctx context.Context) {
-		place, renamed := "/old", newKey(t, "k2", "ES256")
+		place, renamed := "/old", newKey("k2", "ES256")
 		world := transport(func(req *http.Request) (*http.Response, error) {
 			return roundTrip(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 				switch req.URL.Path {
@@ -641,7 +641,7 @@ type transport func(*http.Request) (*http.Response, error)
 func (f transport) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
 func TestClockJumps(t *testing.T) {
-	key := newKey(t, "k1", "ES256")
+	key := newKey("k1", "ES256")
 	inBubble(t, "V30 an hour forth and back", func(t *testing.T, ctx context.Context) {
 		var mu sync.Mutex
 		var jump time.Duration

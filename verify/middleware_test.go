@@ -65,7 +65,7 @@ func answered(t *testing.T, w *httptest.ResponseRecorder, status int, challenge,
 }
 
 func TestMiddleware(t *testing.T) {
-	key := newKey(t, "k1", "ES256")
+	key := newKey("k1", "ES256")
 	h := newProvider(key).verifier(t, verify.WithResourceMetadata(metadataURL)).Middleware(whoami)
 	good := key.token()
 	auth := func(value string) func(*http.Request) { return header("Authorization", value) }
@@ -130,7 +130,7 @@ func TestMiddleware(t *testing.T) {
 
 // Whoever asks, however and for whatever: without a token nothing is served.
 func TestNoWayAround(t *testing.T) {
-	key := newKey(t, "k1", "ES256")
+	key := newKey("k1", "ES256")
 	h := newProvider(key).verifier(t).Middleware(whoami)
 	for _, path := range []string{"/", "/health", "/public", "/public/../orders", "//orders", "/orders;/public", "/orders%2f..%2fpublic",
 		"/.well-known/x", "/login", "/orders?/public", "/static/../orders", "/ORDERS", "/orders/%00"} {
@@ -156,7 +156,7 @@ func TestNoWayAround(t *testing.T) {
 }
 
 func TestIdentityHeadersAreRemoved(t *testing.T) {
-	key := newKey(t, "k1", "ES256")
+	key := newKey("k1", "ES256")
 	var seen http.Header
 	h := newProvider(key).verifier(t).Middleware(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { seen = r.Header }))
 	for _, name := range []string{"X-User", "X_User", "x_user", "X-USER", "x-user", "X-User-Id", "X_User-Id", "X-User_Id", "X_USER_ID", "X-User-Email",
@@ -210,7 +210,7 @@ func TestClaimsFromUnprotectedRoute(t *testing.T) {
 }
 
 func TestMiddlewareWithoutKeys(t *testing.T) {
-	key := newKey(t, "k1", "ES256")
+	key := newKey("k1", "ES256")
 	inBubble(t, "V27 503 until the keys are there", func(t *testing.T, ctx context.Context) {
 		p := newProvider(key)
 		p.respond(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(502) })

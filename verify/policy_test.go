@@ -9,7 +9,7 @@ import (
 )
 
 func TestPolicies(t *testing.T) {
-	key := newKey(t, "k1", "ES256")
+	key := newKey("k1", "ES256")
 	v := newProvider(key).verifier(t, verify.WithResourceMetadata(metadataURL))
 	const where = `, resource_metadata="` + metadataURL + `"`
 	ago := func(d time.Duration) edit { return set("auth_time", epoch.Add(-d).Unix()) }

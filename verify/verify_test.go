@@ -63,7 +63,7 @@ func accepted(t *testing.T, v *verify.Verifier, token string) *verify.Claims {
 func TestAcceptsEachAlgorithm(t *testing.T) {
 	for _, alg := range []string{"ES256", "RS256", "PS256", "EdDSA"} {
 		t.Run(alg, func(t *testing.T) {
-			key := newKey(t, "k1", alg)
+			key := newKey("k1", alg)
 			v := newProvider(key).verifier(t)
 			for range 2 { // fresh and repeated
 				c := accepted(t, v, key.token())
@@ -76,7 +76,7 @@ func TestAcceptsEachAlgorithm(t *testing.T) {
 }
 
 func TestHeader(t *testing.T) {
-	key, rsaKey, p384 := newKey(t, "k1", "ES256"), newKey(t, "r1", "RS256"), newKey(t, "p384", "ES384")
+	key, rsaKey, p384 := newKey("k1", "ES256"), newKey("r1", "RS256"), newKey("p384", "ES384")
 	p := newProvider(key, rsaKey)
 	noAlg := strings.Replace(p384.jwk(), `"alg":"ES384",`, "", 1)
 	p.publishRaw(key.jwk(), rsaKey.jwk(), noAlg)
@@ -118,7 +118,7 @@ func TestHeader(t *testing.T) {
 		row{"V3 alg in another case", with("alg", "es256"), verify.ErrAlgorithm},
 		row{"V3 alg is a list", with("alg", []string{"ES256"}), verify.ErrMalformed},
 
-		row{"V4 jwk", with("jwk", raw(newKey(t, "k1", "ES256").jwk())), verify.ErrMalformed},
+		row{"V4 jwk", with("jwk", raw(newKey("k1", "ES256").jwk())), verify.ErrMalformed},
 		row{"V4 jku", with("jku", "https://evil.example/jwks"), verify.ErrMalformed},
 		row{"V4 x5u", with("x5u", "https://evil.example/x"), verify.ErrMalformed},
 		row{"V4 x5c", with("x5c", []string{"MII"}), verify.ErrMalformed},
@@ -185,7 +185,7 @@ func publicForms(t *testing.T, k signingKey) map[string][]byte {
 }
 
 func TestTokenWithoutKID(t *testing.T) {
-	one, two := newKey(t, "k1", "ES256"), newKey(t, "k2", "ES256")
+	one, two := newKey("k1", "ES256"), newKey("k2", "ES256")
 	token := one.sign(one.header().with("kid", nil).text(), claims())
 	weak := `{"kty":"oct","kid":"w","k":"c2VjcmV0"}`
 	rows := []struct {
@@ -214,7 +214,7 @@ func TestTokenWithoutKID(t *testing.T) {
 }
 
 func TestClaims(t *testing.T) {
-	key := newKey(t, "k1", "ES256")
+	key := newKey("k1", "ES256")
 	v := newProvider(key).verifier(t)
 	now := epoch.Unix()
 	many := func(n int, format string) string {
@@ -306,7 +306,7 @@ func TestClaims(t *testing.T) {
 
 // Every token here is signed by the right key; only its form is wrong.
 func TestForm(t *testing.T) {
-	key := newKey(t, "k1", "ES256")
+	key := newKey("k1", "ES256")
 	v := newProvider(key).verifier(t)
 	header, good := key.header().text(), claims()
 	token := key.token()
@@ -424,7 +424,7 @@ func padded(text string) string {
 func nextLetter(s string) string { return s[:len(s)-1] + string(s[len(s)-1]+1) }
 
 func TestECDSASignature(t *testing.T) {
-	key := newKey(t, "k1", "ES256")
+	key := newKey("k1", "ES256")
 	v := newProvider(key).verifier(t)
 	token := key.token()
 	h, p, s := parts(token)
@@ -477,8 +477,8 @@ func TestECDSASignature(t *testing.T) {
 }
 
 func TestSignatureBeforeEverythingElse(t *testing.T) {
-	key := newKey(t, "k1", "ES256")
-	stranger := newKey(t, "k1", "ES256")
+	key := newKey("k1", "ES256")
+	stranger := newKey("k1", "ES256")
 	v := newProvider(key).verifier(t)
 	rows := []struct {
 		name string
@@ -499,7 +499,7 @@ func TestSignatureBeforeEverythingElse(t *testing.T) {
 }
 
 func TestTwoIssuers(t *testing.T) {
-	a, b := newKey(t, "ka", "ES256"), newKey(t, "kb", "ES256")
+	a, b := newKey("ka", "ES256"), newKey("kb", "ES256")
 	pa, pb := newProvider(a), newProvider(b)
 	pb.issuer = "https://other.example"
 	va, vb := pa.verifier(t), pb.verifier(t)
@@ -559,21 +559,21 @@ func TestNewRefuses(t *testing.T) {
 }
 
 func TestWithAlgorithms(t *testing.T) {
-	es, rs := newKey(t, "e", "ES256"), newKey(t, "r", "RS256")
+	es, rs := newKey("e", "ES256"), newKey("r", "RS256")
 	v := newProvider(es, rs).verifier(t, verify.WithAlgorithms("ES256"))
 	accepted(t, v, es.token())
 	refused(t, v, rs.token(), verify.ErrAlgorithm)
 }
 
 func TestWithSkew(t *testing.T) {
-	key := newKey(t, "e", "ES256")
+	key := newKey("e", "ES256")
 	v := newProvider(key).verifier(t, verify.WithSkew(0))
 	accepted(t, v, key.token(set("exp", epoch.Unix()+1)))
 	refused(t, v, key.token(set("exp", epoch.Unix())), verify.ErrExpired)
 }
 
 func TestClaimsAccessors(t *testing.T) {
-	key := newKey(t, "k1", "ES256")
+	key := newKey("k1", "ES256")
 	v := newProvider(key).verifier(t)
 	token := key.token(
 		set("aud", []string{audience, issuer}), set("scope", "orders:read  openid"), set("roles", []string{"clerk", "buyer"}),
