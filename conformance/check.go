@@ -78,8 +78,8 @@ type Result struct {
 	Reason  string
 }
 
-// checkTimeout bounds a check: an issuer that does not answer fails it.
-const checkTimeout = 30 * time.Second
+// checkTimeout bounds a check, an issuer's wish to be asked later included.
+const checkTimeout = 2 * time.Minute
 
 // judge runs one check.
 func judge(ctx context.Context, e *Env, c Check) Result {

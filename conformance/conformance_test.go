@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"os"
@@ -78,6 +79,7 @@ func TestEveryCheckCanFail(t *testing.T) {
 	}
 	for _, c := range checks() {
 		t.Run(c.ID, func(t *testing.T) {
+			t.Parallel()
 			if !slices.Contains(breakages, c.ID) {
 				t.Fatal("no breakage shows that this check can fail")
 			}
@@ -212,6 +214,26 @@ func TestInterruptedRunFails(t *testing.T) {
 	var out, errs bytes.Buffer
 	if code := run(ctx, []string{"--issuer", "http://127.0.0.1:1"}, strings.NewReader(""), &out, &errs, os.Getenv); code != exitFailed || out.Len() > 0 {
 		t.Errorf("exit %d:\n%s", code, out.String())
+	}
+}
+
+func TestWaitsOnceWhenTheIssuerAsksForIt(t *testing.T) {
+	for name, refusals := range map[string]int{"then judges": 1, "then gives up": 2} {
+		t.Run(name, func(t *testing.T) {
+			calls := 0
+			srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				if calls++; calls <= refusals {
+					w.Header().Set("Retry-After", "0")
+					w.WriteHeader(http.StatusTooManyRequests)
+				}
+			}))
+			defer srv.Close()
+			e := &Env{HTTP: srv.Client()}
+			a, err := e.get(t.Context(), srv.URL, nil)
+			if err != nil || calls != 2 || (a.Status == http.StatusOK) != (refusals == 1) {
+				t.Errorf("got %v, %v after %d calls", a, err, calls)
+			}
+		})
 	}
 }
 

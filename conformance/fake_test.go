@@ -231,6 +231,8 @@ func (f *fakeIssuer) authenticate(w http.ResponseWriter, r *http.Request, form u
 		if f.goodAssertion(assertion) {
 			return "keyed", true
 		}
+	case form.Get("client_id") == "public":
+		return "public", true
 	}
 	f.refuse(w, http.StatusUnauthorized, "invalid_client")
 	return "", false
@@ -274,6 +276,10 @@ func (f *fakeIssuer) token(w http.ResponseWriter, r *http.Request) {
 	}
 	switch form.Get("grant_type") {
 	case "client_credentials":
+		if id == "public" {
+			f.refuse(w, http.StatusBadRequest, "unauthorized_client")
+			return
+		}
 	case "":
 		f.refuse(w, http.StatusBadRequest, "invalid_request")
 		return
@@ -324,6 +330,10 @@ func (f *fakeIssuer) sign(claims map[string]any) string {
 func (f *fakeIssuer) introspect(w http.ResponseWriter, r *http.Request) {
 	id, tok, ok := f.aboutToken(w, r)
 	if !ok {
+		return
+	}
+	if id == "public" {
+		f.refuse(w, http.StatusUnauthorized, "invalid_client")
 		return
 	}
 	f.mu.Lock()

@@ -13,6 +13,7 @@ import (
 	"net/netip"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -184,7 +185,26 @@ func (e *Env) post(ctx context.Context, address string, as *Credentials, form ur
 	return e.do(ctx, http.MethodPost, address, header, []byte(form.Encode()))
 }
 
+// do sends a request. An issuer that slows down the wrong guesses the checks have
+// to make says for how long: that is waited for, once.
 func (e *Env) do(ctx context.Context, method, address string, header http.Header, body []byte) (*Answer, error) {
+	a, err := e.send(ctx, method, address, header, body)
+	if err != nil || a.Status != http.StatusTooManyRequests {
+		return a, err
+	}
+	seconds, err := strconv.Atoi(a.Header.Get("Retry-After"))
+	if err != nil || seconds < 0 || seconds > 60 {
+		return a, nil
+	}
+	select {
+	case <-time.After(time.Duration(seconds) * time.Second):
+		return e.send(ctx, method, address, header, body)
+	case <-ctx.Done():
+		return nil, fmt.Errorf("%s: waiting as the issuer asked: %w", method, ctx.Err())
+	}
+}
+
+func (e *Env) send(ctx context.Context, method, address string, header http.Header, body []byte) (*Answer, error) {
 	req, err := http.NewRequestWithContext(ctx, method, address, bytes.NewReader(body))
 	if err != nil {
 		return nil, fmt.Errorf("request: %w", err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -99,7 +100,8 @@ func (d document) wellTyped() error {
 	if err != nil {
 		return err
 	}
-	for name, v := range m {
+	for _, name := range slices.Sorted(maps.Keys(m)) {
+		v := m[name]
 		switch {
 		case name == "issuer", isEndpoint(name):
 			if _, ok := v.(string); !ok {
@@ -128,8 +130,8 @@ func (d document) endpointsSecure(e *Env) error {
 	if err != nil {
 		return err
 	}
-	for name, v := range m {
-		if s, ok := v.(string); ok && isEndpoint(name) {
+	for _, name := range slices.Sorted(maps.Keys(m)) {
+		if s, ok := m[name].(string); ok && isEndpoint(name) {
 			if err := e.secureURL(s); err != nil {
 				return fmt.Errorf("%s %q: %w", name, s, err)
 			}

@@ -136,19 +136,22 @@ func tokenFormOnly(ctx context.Context, e *Env) error {
 		return fmt.Errorf("body: %w", err)
 	}
 	multipart := []byte("--b\r\nContent-Disposition: form-data; name=\"grant_type\"\r\n\r\nclient_credentials\r\n--b--\r\n")
-	for mediaType, body := range map[string][]byte{
-		"application/json":                object,
-		"multipart/form-data; boundary=b": multipart,
+	for _, request := range []struct {
+		mediaType string
+		body      []byte
+	}{
+		{"application/json", object},
+		{"multipart/form-data; boundary=b", multipart},
 	} {
 		a, err := e.do(ctx, http.MethodPost, e.endpoint("token_endpoint"), http.Header{
-			"Content-Type":  {mediaType},
+			"Content-Type":  {request.mediaType},
 			"Authorization": {e.Client.basic(url.QueryEscape)},
-		}, body)
+		}, request.body)
 		if err != nil {
 			return err
 		}
 		if a.Status != http.StatusUnsupportedMediaType && a.Status != http.StatusBadRequest {
-			return unexpected("answer to "+mediaType, a, plain("status 415 or 400"))
+			return unexpected("answer to "+request.mediaType, a, plain("status 415 or 400"))
 		}
 	}
 	return nil
@@ -217,19 +220,21 @@ func tokenDuplicateParameter(ctx context.Context, e *Env) error {
 
 // tokenEmptyParameter compares, as it is the issuer's to decide what no scope means.
 func tokenEmptyParameter(ctx context.Context, e *Env) error {
-	form := e.clientCredentials()
-	form.Del("scope")
-	without, err := e.postToken(ctx, &e.Client, form)
-	if err != nil {
-		return err
-	}
-	form.Set("scope", "")
-	empty, err := e.postToken(ctx, &e.Client, form)
-	if err != nil {
-		return err
-	}
-	if empty.String() != without.String() {
-		return unexpected("answer to an empty scope", empty, without)
+	for _, name := range []string{"scope", "resource", "client_secret"} {
+		form := e.clientCredentials()
+		form.Del(name)
+		without, err := e.postToken(ctx, &e.Client, form)
+		if err != nil {
+			return err
+		}
+		form.Set(name, "")
+		empty, err := e.postToken(ctx, &e.Client, form)
+		if err != nil {
+			return err
+		}
+		if empty.String() != without.String() {
+			return unexpected("answer to an empty "+name, empty, without)
+		}
 	}
 	return nil
 }

@@ -5,14 +5,15 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 )
 
 // RFC 7009: token revocation.
 func rfc7009Checks() []Check {
 	const spec = "RFC 7009"
 	anyone := []Need{endpoint("revocation_endpoint")}
-	known := append(anyone, client())
-	judged := append(known, endpoint("token_endpoint"), endpoint("introspection_endpoint"))
+	known := []Need{endpoint("revocation_endpoint"), client()}
+	judged := slices.Concat(known, []Need{endpoint("token_endpoint"), endpoint("introspection_endpoint")})
 	return []Check{
 		{"rfc7009-post-only", spec, "§2.1", "the revocation endpoint serves only POST", anyone,
 			func(ctx context.Context, e *Env) error {
@@ -46,7 +47,7 @@ func rfc7009Checks() []Check {
 		{"rfc7009-revoked", spec, "§2.1", "a revoked token is inactive at once", judged, revokeEndsToken},
 		{"rfc7009-again", spec, "§2.2", "revoking a token twice answers 200 twice", judged, revokeTwice},
 		{"rfc7009-hint", spec, "§2.1", "a wrong or unknown token_type_hint does not save a token", judged, revokeHint},
-		{"rfc7009-foreign-token", spec, "§2.1", "another client cannot revoke a token", append(judged, secondClient()), revokeForeign},
+		{"rfc7009-foreign-token", spec, "§2.1", "another client cannot revoke a token", slices.Concat(judged, []Need{secondClient()}), revokeForeign},
 	}
 }
 

@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
 	"reflect"
+	"slices"
 	"strings"
 )
 
@@ -31,10 +33,10 @@ func metadataNoEmptyLists(_ context.Context, e *Env) error {
 	if err != nil {
 		return err
 	}
-	for name, v := range m {
+	for _, name := range slices.Sorted(maps.Keys(m)) {
 		// response_types_supported is required, so it stays where nothing can be listed.
-		if list, ok := v.([]any); ok && len(list) == 0 && name != "response_types_supported" {
-			return unexpected(name, v, plain("values, or no such member"))
+		if list, ok := m[name].([]any); ok && len(list) == 0 && name != "response_types_supported" {
+			return unexpected(name, list, plain("values, or no such member"))
 		}
 	}
 	return nil
@@ -88,12 +90,12 @@ func metadataAgrees(_ context.Context, e *Env) error {
 	if err != nil {
 		return err
 	}
-	for name, v := range oauth {
+	for _, name := range slices.Sorted(maps.Keys(oauth)) {
 		if name == "issuer" { // judged for each document on its own
 			continue
 		}
-		if other, ok := openid[name]; ok && !reflect.DeepEqual(v, other) {
-			return unexpected(name, v, other)
+		if other, ok := openid[name]; ok && !reflect.DeepEqual(oauth[name], other) {
+			return unexpected(name, oauth[name], other)
 		}
 	}
 	return nil

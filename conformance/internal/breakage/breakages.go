@@ -159,9 +159,7 @@ func ofTokenEndpoint() []Breakage {
 			claims["scope"], answer["scope"] = scope+" more", scope+" more"
 		})},
 		{"rfc6749-no-refresh-token", "gives a service a refresh token", issued(with("refresh_token", "endless"))},
-		{"rfc6749-public-client", "gives a public client a token of its own", letIn(func(p *Proxy, c *call) bool {
-			return authenticatesWithNothing(p, c) && !p.noted("secret:"+c.client())
-		})},
+		{"rfc6749-public-client", "gives a public client a token of its own", withoutSecret(http.StatusBadRequest)},
 		{"rfc6749-missing-grant-type", "has another error for no grant_type", instead(tokenEndpoint, func(_ *Proxy, c *call) bool {
 			return c.isForm() && !c.form.Has("grant_type")
 		}, refusal(http.StatusBadRequest, "unsupported_grant_type"))},
@@ -182,9 +180,7 @@ func ofTokenEndpoint() []Breakage {
 			}
 			return r
 		}},
-		{"rfc6749-no-authentication", "asks no secret of a confidential client", letIn(func(p *Proxy, c *call) bool {
-			return authenticatesWithNothing(p, c) && p.noted("secret:"+c.client())
-		})},
+		{"rfc6749-no-authentication", "asks no secret of a confidential client", withoutSecret(http.StatusUnauthorized)},
 		{"rfc6749-unknown-client", "tells who is no client", func(_ *Proxy, c *call, next func(*call) *reply) *reply {
 			r := next(c)
 			if m, err := r.object(); err == nil && c.to == tokenEndpoint && c.client() == "no-such-client" {
@@ -243,10 +239,10 @@ func ofAssertions() []Breakage {
 		s, _ := seconds(claims, name)
 		return time.Until(time.Unix(s, 0))
 	}
-	unknown := func(_ *Proxy, claims map[string]any) bool {
+	faultless := func(p *Proxy, claims map[string]any) bool {
 		_, exp := seconds(claims, "exp")
 		jti, _ := claims["jti"].(string)
-		return exp && jti != "" && claims["iss"] == claims["sub"] &&
+		return exp && jti != "" && p.note("jti:"+jti) && claims["aud"] == p.issuer && claims["iss"] == claims["sub"] &&
 			fromNow(claims, "exp") > 0 && fromNow(claims, "exp") < 10*time.Minute && fromNow(claims, "iat") < time.Minute
 	}
 	return []Breakage{
@@ -305,8 +301,7 @@ func ofAssertions() []Breakage {
 			r := next(c)
 			// Nothing to be seen is wrong with it, it is new, and still it was refused.
 			if err == nil && header["jwk"] == nil && header["alg"] != "none" && header["alg"] != "HS256" &&
-				claims["aud"] == p.issuer && unknown(p, claims) && p.note("jti:"+claims["jti"].(string)) &&
-				r.status == http.StatusUnauthorized {
+				faultless(p, claims) && r.status == http.StatusUnauthorized {
 				return anyToken(p, c)
 			}
 			return r
@@ -578,15 +573,20 @@ func instead(to string, when func(*Proxy, *call) bool, with func(*Proxy, *call) 
 	}
 }
 
-// letIn answers some token requests with a token. It also notes which clients
-// have a secret.
-func letIn(when func(*Proxy, *call) bool) breaking {
-	some := instead(tokenEndpoint, when, anyToken)
+// letIn answers some token requests with a token.
+func letIn(when func(*Proxy, *call) bool) breaking { return instead(tokenEndpoint, when, anyToken) }
+
+// withoutSecret lets in who only names a client, where the issuer refuses with
+// that status: 401 to a confidential client, 400 to a public one.
+func withoutSecret(refused int) breaking {
 	return func(p *Proxy, c *call, next func(*call) *reply) *reply {
-		if id, ok := c.basic(); ok {
-			p.note("secret:" + id)
+		r := next(c)
+		_, basic := c.basic()
+		if c.to == tokenEndpoint && r.status == refused && !basic &&
+			c.form.Has("client_id") && !c.form.Has("client_secret") && !c.form.Has("client_assertion") {
+			return anyToken(p, c)
 		}
-		return some(p, c, next)
+		return r
 	}
 }
 
@@ -608,11 +608,6 @@ func isGet(_ *Proxy, c *call) bool { return c.method == http.MethodGet }
 
 func forGrant(name string) func(*Proxy, *call) bool {
 	return func(_ *Proxy, c *call) bool { return c.form.Get("grant_type") == name }
-}
-
-func authenticatesWithNothing(_ *Proxy, c *call) bool {
-	_, basic := c.basic()
-	return !basic && c.form.Has("client_id") && !c.form.Has("client_secret") && !c.form.Has("client_assertion")
 }
 
 func jsonToForm(c *call) {
