@@ -318,6 +318,9 @@ func tokenUnknownClient(ctx context.Context, e *Env) error {
 	if err != nil {
 		return err
 	}
+	if err := known.wantRefusedClient(); err != nil {
+		return fmt.Errorf("a wrong secret: %w", err)
+	}
 	unknown, err := e.postToken(ctx, &Credentials{"no-such-client", wrong.Secret}, e.clientCredentials())
 	if err != nil {
 		return err
