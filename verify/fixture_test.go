@@ -213,11 +213,16 @@ func (p *provider) respond(answer http.HandlerFunc) {
 	p.answer = answer
 }
 
-// fetches is how often the key set was asked for.
-func (p *provider) fetches() (n int) {
+// asked are the paths asked for so far.
+func (p *provider) asked() []string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, path := range p.requests {
+	return slices.Clone(p.requests)
+}
+
+// fetches is how often the key set was asked for.
+func (p *provider) fetches() (n int) {
+	for _, path := range p.asked() {
 		if path == "/jwks" {
 			n++
 		}

@@ -391,7 +391,7 @@ func TestProviderTrouble(t *testing.T) {
 			if err := v.Ready(); err != nil {
 				t.Error(err)
 			}
-			for _, path := range p.requests {
+			for _, path := range p.asked() {
 				if path == "/other" {
 					t.Error("the redirect was followed")
 				}

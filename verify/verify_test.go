@@ -152,7 +152,7 @@ func TestHeader(t *testing.T) {
 	for _, typ := range []string{"JWT", "jwt", "logout+jwt", "dpop+jwt", "client-authentication+jwt", "statuslist+jwt", "secevent+jwt", "text/at+jwt", ""} {
 		rows = append(rows, row{fmt.Sprintf("V7 typ %q", typ), with("typ", typ), verify.ErrType})
 	}
-	before := len(p.requests)
+	before := len(p.asked())
 	for _, r := range rows {
 		t.Run(r.name, func(t *testing.T) { refused(t, v, r.token, r.want) })
 	}
@@ -161,7 +161,7 @@ func TestHeader(t *testing.T) {
 	}
 	t.Run("unknown parameters are ignored", func(t *testing.T) { accepted(t, v, with("x-note", object{"a": 1})) })
 	t.Run("V4 nothing but the key set was asked for", func(t *testing.T) {
-		for _, path := range p.requests[before:] {
+		for _, path := range p.asked()[before:] {
 			if path != "/jwks" {
 				t.Errorf("outbound request to %s", path)
 			}
@@ -187,6 +187,8 @@ func publicForms(t *testing.T, k signingKey) map[string][]byte {
 func TestTokenWithoutKID(t *testing.T) {
 	one, two := newKey("k1", "ES256"), newKey("k2", "ES256")
 	token := one.sign(one.header().with("kid", nil).text(), claims())
+	unnamed := one
+	unnamed.kid = ""
 	weak := `{"kty":"oct","kid":"w","k":"c2VjcmV0"}`
 	rows := []struct {
 		name string
@@ -195,6 +197,8 @@ func TestTokenWithoutKID(t *testing.T) {
 		ok   bool
 	}{
 		{"V5 one key and the option", []string{one.jwk()}, []verify.Option{verify.WithSingleKeyWithoutKID()}, true},
+		{"V5 one key without kid and the option", []string{unnamed.jwk()}, []verify.Option{verify.WithSingleKeyWithoutKID()}, true},
+		{"V5 one key without kid, no option", []string{unnamed.jwk()}, nil, false},
 		{"V5 one key, no option", []string{one.jwk()}, nil, false},
 		{"V5 two keys and the option", []string{one.jwk(), two.jwk()}, []verify.Option{verify.WithSingleKeyWithoutKID()}, false},
 		{"V5 one usable key of two and the option", []string{weak, one.jwk()}, []verify.Option{verify.WithSingleKeyWithoutKID()}, false},
