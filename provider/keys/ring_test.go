@@ -331,6 +331,9 @@ func TestNoKeySignsOutsideItsPublication(t *testing.T) {
 		}
 		for h := range 21 {
 			at := testNow.Add(time.Duration(h)*time.Hour - time.Duration(rng.IntN(2)))
+			if published(k, at) && (!k.CompromisedAt.IsZero() || !k.RemoveAt.IsZero() && !at.Before(k.RemoveAt)) {
+				t.Fatalf("published compromised or removed at %v: %+v", at, k)
+			}
 			if !signs(k, at) {
 				continue
 			}
@@ -504,7 +507,7 @@ func TestNothingPrintsKeyMaterial(t *testing.T) {
 			t.Errorf("key material %.12q is printed", s)
 		}
 	}
-	for _, want := range []string{"Ring(8 published keys)", sealer.Primary.ID()} {
+	for _, want := range []string{`"v":"Ring(8 published keys)"`, `"v":"` + sealer.String(), `"v":"KEK(` + sealer.Primary.ID()} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q is not printed", want)
 		}

@@ -54,9 +54,9 @@ func newPrivateKey(alg string) (crypto.Signer, error) {
 	return nil, fmt.Errorf("unknown signature algorithm %q", alg)
 }
 
-// suits reports whether a public key is of the algorithm's type and strength.
-func suits(alg string, public crypto.PublicKey) bool {
-	switch k := public.(type) {
+// suits reports whether a key is a public one of the algorithm's type and strength.
+func suits(alg string, key any) bool {
+	switch k := key.(type) {
 	case *ecdsa.PublicKey:
 		return alg == ES256 && k.Curve == elliptic.P256()
 	case *rsa.PublicKey:

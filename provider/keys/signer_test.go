@@ -7,6 +7,7 @@ import (
 	"crypto/elliptic"
 	"crypto/hmac"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/asn1"
@@ -15,6 +16,7 @@ import (
 	"errors"
 	"io"
 	"math/big"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -142,6 +144,10 @@ func TestVerifyRefuses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	signature, err := base64.RawURLEncoding.DecodeString(parts[2])
+	if err != nil {
+		t.Fatal(err)
+	}
 	spki, err := x509.MarshalPKIXPublicKey(rs.public)
 	if err != nil {
 		t.Fatal(err)
@@ -181,6 +187,7 @@ func TestVerifyRefuses(t *testing.T) {
 		{"four parts", token + ".", typAccess},
 		{"five parts", token + "..", typAccess},
 		{"signature in ASN.1", parts[0] + "." + parts[1] + "." + encode(der), typAccess},
+		{"signature with a byte more", parts[0] + "." + parts[1] + "." + encode(append(signature, 0)), typAccess},
 		{"signature of zeros", parts[0] + "." + parts[1] + "." + encode(make([]byte, 64)), typAccess},
 		{"padded", token + "=", typAccess},
 		{"unused bits set", lastBitsSet(token), typAccess},
@@ -195,6 +202,43 @@ func TestVerifyRefuses(t *testing.T) {
 				t.Errorf("got %s, %q, %v", claims, kid, err)
 			}
 		})
+	}
+}
+
+func TestKeySuitsItsAlgorithm(t *testing.T) {
+	made := func(alg string) crypto.Signer {
+		k, err := newPrivateKey(alg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return k
+	}
+	p384, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ec, rsa2048, ed := made(ES256), made(RS256), made(EdDSA)
+	rsa1024 := &rsa.PublicKey{N: new(big.Int).Lsh(big.NewInt(1), 1023), E: 65537}
+	for _, tt := range []struct {
+		name string
+		key  any
+		algs []string
+	}{
+		{"P-256", ec.Public(), []string{ES256}},
+		{"P-384", p384.Public(), nil},
+		{"RSA, 2048 bits", rsa2048.Public(), []string{RS256, PS256}},
+		{"RSA, 1024 bits", rsa1024, nil},
+		{"Ed25519", ed.Public(), []string{EdDSA}},
+		{"private P-256", ec, nil},
+		{"private RSA", rsa2048, nil},
+		{"private Ed25519", ed, nil},
+		{"symmetric", []byte("0123456789abcdef0123456789abcdef"), nil},
+	} {
+		for _, alg := range append(Algorithms(), "none", "HS256", "") {
+			if got := suits(alg, tt.key); got != slices.Contains(tt.algs, alg) {
+				t.Errorf("%s for %q: %v", tt.name, alg, got)
+			}
+		}
 	}
 }
 
