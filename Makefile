@@ -1,0 +1,37 @@
+# What a contributor needs. `make` alone lists the targets.
+
+.DEFAULT_GOAL := help
+.PHONY: help build check deps generate test bench load demo clean
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+build: ## bin/signet and bin/orders, static
+	CGO_ENABLED=0 go build -trimpath -o bin/ -ldflags '-s -w -X main.version=$(VERSION)' ./cmd/signet ./cmd/orders
+
+generate: ## the Go code of the templates
+	go tool templ generate -path templates -log-level warn
+
+check: ## format, vet, staticcheck, who imports whom, generated code, known vulnerabilities
+	@.ci/check
+
+deps:
+	@.ci/deps
+
+test: deps check ## everything, under the race detector, on both databases
+	@go run ./storage/storagetest/pg -- \
+		go run ./.ci/gotest -race -count=1 -timeout 10m -p 2 ./... ./.ci/gotest
+
+bench: ## the benchmarks of docs/performance.md
+	go run ./storage/storagetest/pg -- go test -run '^$$' -bench . -benchmem ./...
+
+load: ## load on a running server: make load ARGS='--issuer URL …'
+	go run ./conformance/load $(ARGS)
+
+demo: ## a provider and a protected API to try, gone when it ends
+	go run ./cmd/signet demo
+
+clean: ## what the other targets made
+	rm -rf bin .cache
