@@ -373,12 +373,13 @@ func TestLoadRefusesRowsThatDoNotHoldTogether(t *testing.T) {
 			a, _ := rows.of(RS256)
 			a.Alg = PS256
 		}, nil},
-		{"relabelled ES256 as RS256", func(rows *firstRows) {
+		{"relabelled ES256 as RS256 with no private half to tell", func(rows *firstRows) {
 			a, _ := rows.of(ES256)
-			a.Alg = RS256
+			a.Alg, a.SealedPrivate = RS256, nil
 		}, nil},
 		{"private key in the public column", func(rows *firstRows) {
 			a, _ := rows.of(EdDSA)
+			a.KID, a.SealedPrivate = "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k", nil // RFC 8037 appendix A
 			a.PublicJWK = `{"kty":"OKP","crv":"Ed25519","d":"nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}`
 		}, nil},
 		{"public key is garbage", func(rows *firstRows) { rows.keys[0].PublicJWK = "{}" }, nil},

@@ -1,0 +1,241 @@
+package provider
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/signet-oidc/signet/provider/keys"
+	"github.com/signet-oidc/signet/storage"
+)
+
+// Admin is what an operator can do: the one place where clients, resources,
+// roles and users are made and changed. Each method is one transaction that
+// changes the truth, appends what verifiers have to be told (the table of
+// package revocation's callers: disabled, deleted, role lost, password changed)
+// and writes the audit row. It is safe for concurrent use.
+//
+// Methods return an *InvalidError with everything that is wrong with the
+// request, an *ObjectError when the object named does not exist or exists
+// already, or an error that wraps storage.ErrUnavailable.
+type Admin struct {
+	store  storage.Store
+	ring   func(context.Context) (*keys.Ring, error)
+	policy Policy
+	now    func() time.Time
+	actor  string
+	issuer string
+}
+
+// AdminConfig says what an Admin works on.
+type AdminConfig struct {
+	Store storage.Store
+	// Ring returns the current keys. It is called only to make a client
+	// secret, so that other commands need no key-encryption key.
+	Ring   func(context.Context) (*keys.Ring, error)
+	Policy Policy
+	Now    func() time.Time // the clock all replicas share
+	Actor  string           // who is acting, for the audit log: "operator", a sub or a client_id
+	Issuer string           // refused as a resource; "" when not known
+}
+
+// NewAdmin returns an Admin.
+func NewAdmin(c AdminConfig) *Admin {
+	return &Admin{store: c.Store, ring: c.Ring, policy: c.Policy, now: c.Now, actor: c.Actor, issuer: c.Issuer}
+}
+
+// The audit events of administration, a closed list.
+const (
+	eventClientCreated       = "client.created"
+	eventClientUpdated       = "client.updated"
+	eventClientDisabled      = "client.disabled"
+	eventClientEnabled       = "client.enabled"
+	eventClientDeleted       = "client.deleted"
+	eventClientSecretRotated = "client.secret_rotated"
+	eventResourceCreated     = "resource.created"
+	eventResourceUpdated     = "resource.updated"
+	eventResourceDeleted     = "resource.deleted"
+	eventRoleCreated         = "role.created"
+	eventRoleDeleted         = "role.deleted"
+	eventUserCreated         = "user.created"
+	eventUserDisabled        = "user.disabled"
+	eventUserEnabled         = "user.enabled"
+	eventUserDeleted         = "user.deleted"
+	eventUserPasswordSet     = "user.password_set"
+	eventUserRoleGranted     = "user.role_granted"
+	eventUserRoleRevoked     = "user.role_revoked"
+)
+
+// Fault is one thing that is wrong with a request.
+type Fault struct {
+	Field   string // the parameter, as the RFCs name it
+	Problem string // what is wrong with it
+	Fix     string // what to do about it; "" when the problem says it
+}
+
+func (f Fault) String() string {
+	s := f.Field + " " + f.Problem
+	if f.Fix != "" {
+		s += "; " + f.Fix
+	}
+	return s
+}
+
+// InvalidError is a request that makes no sense, with every fault in it. The
+// zero value has none and collects them.
+type InvalidError struct{ Faults []Fault }
+
+func (e *InvalidError) Error() string {
+	lines := make([]string, len(e.Faults))
+	for i, f := range e.Faults {
+		lines[i] = f.String()
+	}
+	return strings.Join(lines, "\n")
+}
+
+// Add adds a fault.
+func (e *InvalidError) Add(field, problem, fix string) {
+	e.Faults = append(e.Faults, Fault{Field: field, Problem: problem, Fix: fix})
+}
+
+// Err returns e if it has faults, or nil.
+func (e *InvalidError) Err() error {
+	if len(e.Faults) == 0 {
+		return nil
+	}
+	return e
+}
+
+// check adds a fault when err says there is one. value, unless "", is the
+// member of a list that err is about.
+func (e *InvalidError) check(field, value string, err error) {
+	if err == nil {
+		return
+	}
+	if value != "" {
+		field = fmt.Sprintf("%s %q", field, value)
+	}
+	e.Add(field, err.Error(), "")
+}
+
+// ObjectError says which object does not exist or exists already. It wraps
+// storage.ErrNotFound or storage.ErrExists.
+type ObjectError struct {
+	Noun string // "client", "resource", "role" or "user"
+	Name string
+	Err  error
+}
+
+func (e *ObjectError) Error() string { return fmt.Sprintf("%s %q %v", e.Noun, e.Name, e.Err) }
+
+func (e *ObjectError) Unwrap() error { return e.Err }
+
+// object says which object a sentinel of the storage is about.
+func object(noun, name string, err error) error {
+	for _, sentinel := range []error{storage.ErrNotFound, storage.ErrExists} {
+		if errors.Is(err, sentinel) {
+			return &ObjectError{Noun: noun, Name: name, Err: sentinel}
+		}
+	}
+	return err
+}
+
+// change is a transaction of an Admin, and the time it happens at.
+type change struct {
+	storage.Tx
+	admin *Admin
+	now   time.Time
+}
+
+// update runs fn in a transaction that holds the registry's lock, so that what
+// fn decides on what it reads stays true until the commit.
+func (a *Admin) update(ctx context.Context, fn func(ctx context.Context, tx change) error) error {
+	return a.store.Update(ctx, func(ctx context.Context, tx storage.Tx) error {
+		if err := tx.LockRegistry(ctx); err != nil {
+			return fmt.Errorf("lock: %w", err)
+		}
+		return fn(ctx, change{Tx: tx, admin: a, now: a.now()})
+	})
+}
+
+// updateUsers runs fn in a transaction that leaves the registry alone.
+func (a *Admin) updateUsers(ctx context.Context, fn func(ctx context.Context, tx change) error) error {
+	return a.store.Update(ctx, func(ctx context.Context, tx storage.Tx) error {
+		return fn(ctx, change{Tx: tx, admin: a, now: a.now()})
+	})
+}
+
+// revoke appends an entry to the log that verifiers follow.
+func (tx change) revoke(ctx context.Context, entry func(kind, value, reason string, now, until time.Time) storage.Revocation, kind, value, reason string) error {
+	if _, err := tx.AppendRevocation(ctx, entry(kind, value, reason, tx.now, tx.admin.policy.RevokedUntil(tx.now))); err != nil {
+		return fmt.Errorf("revocation log: %w", err)
+	}
+	return nil
+}
+
+// audit records the event. Of detail, which never holds a secret, it keeps
+// what is not empty.
+func (tx change) audit(ctx context.Context, event, userID, clientID string, detail map[string]any) error {
+	e := storage.AuditEvent{
+		ID:       uuid.Must(uuid.NewV7()).String(),
+		At:       tx.now,
+		Event:    event,
+		Actor:    tx.admin.actor,
+		UserID:   userID,
+		ClientID: clientID,
+	}
+	if len(detail) > 0 {
+		b, err := json.Marshal(detail)
+		if err != nil {
+			return fmt.Errorf("audit log: %w", err)
+		}
+		e.Detail = string(b)
+	}
+	if err := tx.AppendAudit(ctx, e); err != nil {
+		return fmt.Errorf("audit log: %w", err)
+	}
+	return nil
+}
+
+// all reads a listing to its end.
+func all[T any](ctx context.Context, list func(context.Context, storage.Page) ([]T, error), key func(T) string) ([]T, error) {
+	const size = 500
+	var rows []T
+	for after := ""; ; {
+		page, err := list(ctx, storage.Page{After: after, Limit: size})
+		if err != nil {
+			return nil, err
+		}
+		rows = append(rows, page...)
+		if len(page) < size {
+			return rows, nil
+		}
+		after = key(page[len(page)-1])
+	}
+}
+
+// rolesByName returns every role.
+func rolesByName(ctx context.Context, r storage.Reader) (map[string]storage.Role, error) {
+	rows, err := all(ctx, r.Roles, func(role storage.Role) string { return role.Name })
+	if err != nil {
+		return nil, fmt.Errorf("roles: %w", err)
+	}
+	byName := make(map[string]storage.Role, len(rows))
+	for _, role := range rows {
+		byName[role.Name] = role
+	}
+	return byName, nil
+}
+
+func allResources(ctx context.Context, r storage.Reader) ([]storage.Resource, error) {
+	rows, err := all(ctx, r.Resources, func(res storage.Resource) string { return res.URI })
+	if err != nil {
+		return nil, fmt.Errorf("resources: %w", err)
+	}
+	return rows, nil
+}

@@ -1,0 +1,219 @@
+package provider
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/google/uuid"
+
+	"github.com/signet-oidc/signet/provider/revocation"
+	"github.com/signet-oidc/signet/storage"
+)
+
+// User returns the user whose username, e-mail address or sub is name.
+func (a *Admin) User(ctx context.Context, name string) (storage.User, error) {
+	return findUser(ctx, a.store, name)
+}
+
+func findUser(ctx context.Context, r storage.Reader, name string) (storage.User, error) {
+	if isUUID(name) {
+		u, err := r.User(ctx, strings.ToLower(name))
+		return u, object("user", name, err)
+	}
+	key, err := LoginKey(name)
+	if err != nil { // nobody can have such a name
+		return storage.User{}, &ObjectError{Noun: "user", Name: name, Err: storage.ErrNotFound}
+	}
+	u, err := r.UserByLogin(ctx, key)
+	return u, object("user", name, err)
+}
+
+// CreateUser makes a person who can sign in, from u's username, e-mail address
+// and whether that is verified, roles, profile and locale. Without a password
+// ("") there is no signing in until SetPassword.
+func (a *Admin) CreateUser(ctx context.Context, u storage.User, password string) (storage.User, error) {
+	var f InvalidError
+	var err error
+	u.UsernameKey, err = usernameKey(u.Username)
+	f.check("username", u.Username, err)
+	u.EmailKey = ""
+	if u.Email != "" {
+		u.EmailKey, err = emailKey(u.Email)
+		f.check("email", u.Email, err)
+	} else if u.EmailVerified {
+		f.Add("email_verified", "needs an e-mail address", "give one, or leave it out")
+	}
+	if password != "" {
+		f.check("password", "", checkPassword(password, passwordWords(u)...))
+	}
+	if err := checkRolesExist(ctx, a.store, &f, u.Roles); err != nil {
+		return storage.User{}, err
+	}
+	if err := f.Err(); err != nil {
+		return storage.User{}, err
+	}
+	hash := ""
+	if password != "" {
+		hash = hashPassword(password)
+	}
+	u.ID = uuid.NewString()
+	u.Roles = distinct(u.Roles)
+	u.Enabled = true
+	err = a.updateUsers(ctx, func(ctx context.Context, tx change) error {
+		u.CreatedAt, u.UpdatedAt = tx.now, tx.now
+		for login, key := range map[string]string{u.Username: u.UsernameKey, u.Email: u.EmailKey} {
+			if key == "" {
+				continue
+			}
+			switch _, err := tx.UserByLogin(ctx, key); {
+			case err == nil:
+				return &ObjectError{Noun: "user", Name: login, Err: storage.ErrExists}
+			case !isNotFound(err):
+				return fmt.Errorf("user: %w", err)
+			}
+		}
+		if err := tx.CreateUser(ctx, u); err != nil {
+			return object("user", u.Username, err)
+		}
+		if hash != "" {
+			if err := tx.SetPassword(ctx, storage.Password{UserID: u.ID, Hash: hash, CreatedAt: tx.now, UpdatedAt: tx.now}); err != nil {
+				return fmt.Errorf("password: %w", err)
+			}
+		}
+		return tx.audit(ctx, eventUserCreated, u.ID, "", map[string]any{"username": u.Username, "roles": u.Roles})
+	})
+	if err != nil {
+		return storage.User{}, err
+	}
+	return a.User(ctx, u.ID)
+}
+
+// passwordWords are what a password of this user may not contain.
+func passwordWords(u storage.User) []string {
+	local, _, _ := strings.Cut(u.Email, "@")
+	return []string{u.Username, u.Email, local}
+}
+
+// SetPassword replaces the user's password. Tokens issued before are refused.
+func (a *Admin) SetPassword(ctx context.Context, name, password string) (storage.User, error) {
+	u, err := a.User(ctx, name)
+	if err != nil {
+		return storage.User{}, err
+	}
+	var f InvalidError
+	f.check("password", "", checkPassword(password, passwordWords(u)...))
+	if err := f.Err(); err != nil {
+		return storage.User{}, err
+	}
+	hash := hashPassword(password)
+	err = a.updateUsers(ctx, func(ctx context.Context, tx change) error {
+		err := tx.SetPassword(ctx, storage.Password{UserID: u.ID, Hash: hash, CreatedAt: tx.now, UpdatedAt: tx.now})
+		if errors.Is(err, storage.ErrReference) { // deleted meanwhile
+			return &ObjectError{Noun: "user", Name: name, Err: storage.ErrNotFound}
+		}
+		if err != nil {
+			return fmt.Errorf("password: %w", err)
+		}
+		if err := tx.revoke(ctx, revocation.Epoch, revocation.KindSubject, u.ID, eventUserPasswordSet); err != nil {
+			return err
+		}
+		return tx.audit(ctx, eventUserPasswordSet, u.ID, "", nil)
+	})
+	return u, err
+}
+
+// DisableUser stops the user at once: no sign-in, no token, and those that are
+// out are refused. Both it and EnableUser may be repeated.
+func (a *Admin) DisableUser(ctx context.Context, name string) (storage.User, error) {
+	return a.setUserEnabled(ctx, name, false)
+}
+
+// EnableUser undoes DisableUser. Tokens from before stay refused.
+func (a *Admin) EnableUser(ctx context.Context, name string) (storage.User, error) {
+	return a.setUserEnabled(ctx, name, true)
+}
+
+func (a *Admin) setUserEnabled(ctx context.Context, name string, enabled bool) (storage.User, error) {
+	event, entry := eventUserDisabled, revocation.Block
+	if enabled {
+		event, entry = eventUserEnabled, revocation.Epoch
+	}
+	return a.changeUser(ctx, name, func(ctx context.Context, tx change, u storage.User) error {
+		if u.Enabled == enabled {
+			return nil
+		}
+		if err := tx.SetUserEnabled(ctx, u.ID, enabled, tx.now); err != nil {
+			return object("user", name, err)
+		}
+		if err := tx.revoke(ctx, entry, revocation.KindSubject, u.ID, event); err != nil {
+			return err
+		}
+		return tx.audit(ctx, event, u.ID, "", nil)
+	})
+}
+
+// DeleteUser removes the user for good; their tokens are refused.
+func (a *Admin) DeleteUser(ctx context.Context, name string) error {
+	return a.updateUsers(ctx, func(ctx context.Context, tx change) error {
+		u, err := findUser(ctx, tx, name)
+		if err != nil {
+			return err
+		}
+		if err := tx.DeleteUser(ctx, u.ID); err != nil {
+			return object("user", name, err)
+		}
+		if err := tx.revoke(ctx, revocation.Block, revocation.KindSubject, u.ID, eventUserDeleted); err != nil {
+			return err
+		}
+		return tx.audit(ctx, eventUserDeleted, u.ID, "", map[string]any{"username": u.Username})
+	})
+}
+
+// GrantUserRole gives the user a role. It counts from their next token on.
+func (a *Admin) GrantUserRole(ctx context.Context, name, role string) (storage.User, error) {
+	return a.changeUser(ctx, name, func(ctx context.Context, tx change, u storage.User) error {
+		if slices.Contains(u.Roles, role) {
+			return nil
+		}
+		err := tx.GrantUserRole(ctx, u.ID, role, tx.now)
+		if errors.Is(err, storage.ErrReference) {
+			return &ObjectError{Noun: "role", Name: role, Err: storage.ErrNotFound}
+		}
+		if err != nil {
+			return fmt.Errorf("grant role: %w", err)
+		}
+		return tx.audit(ctx, eventUserRoleGranted, u.ID, "", map[string]any{"role": role})
+	})
+}
+
+// RevokeUserRole takes the role away. Tokens that may carry it are refused.
+func (a *Admin) RevokeUserRole(ctx context.Context, name, role string) (storage.User, error) {
+	return a.changeUser(ctx, name, func(ctx context.Context, tx change, u storage.User) error {
+		if err := tx.RevokeUserRole(ctx, u.ID, role); err != nil {
+			return object("role of "+u.Username, role, err)
+		}
+		if err := tx.revoke(ctx, revocation.Epoch, revocation.KindSubject, u.ID, "role lost"); err != nil {
+			return err
+		}
+		return tx.audit(ctx, eventUserRoleRevoked, u.ID, "", map[string]any{"role": role})
+	})
+}
+
+// changeUser runs fn in a transaction and returns the user as it left them.
+func (a *Admin) changeUser(ctx context.Context, name string, fn func(ctx context.Context, tx change, u storage.User) error) (storage.User, error) {
+	var u storage.User
+	err := a.updateUsers(ctx, func(ctx context.Context, tx change) (err error) {
+		if u, err = findUser(ctx, tx, name); err != nil {
+			return err
+		}
+		if err := fn(ctx, tx, u); err != nil {
+			return err
+		}
+		u, err = tx.User(ctx, u.ID)
+		return object("user", name, err)
+	})
+	return u, err
+}

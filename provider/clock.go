@@ -1,0 +1,62 @@
+package provider
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/signet-oidc/signet/storage"
+)
+
+// clock watches how far this replica's clock is from the database's, which
+// all replicas share. A clock that runs ahead would mint tokens that slip past
+// a revocation, so beyond MaxClockOffset nothing is issued.
+type clock struct {
+	store  storage.Store
+	policy Policy
+	now    func() time.Time
+	log    *slog.Logger
+	offset atomic.Int64 // nanoseconds, ours minus the database's
+}
+
+// measure reads the database's clock, assuming that the answer took as long
+// to come as the question to go.
+func (c *clock) measure(ctx context.Context) error {
+	before := c.now()
+	theirs, err := c.store.Now(ctx)
+	if err != nil {
+		return fmt.Errorf("database clock: %w", err)
+	}
+	after := c.now()
+	c.offset.Store(int64(before.Add(after.Sub(before) / 2).Sub(theirs)))
+	return nil
+}
+
+// check returns why nothing may be issued, or nil.
+func (c *clock) check() error {
+	if off := time.Duration(c.offset.Load()); off.Abs() > c.policy.MaxClockOffset {
+		return unavailable(fmt.Errorf("this server's clock is %s off the database's: synchronise both", off.Round(time.Millisecond)))
+	}
+	return nil
+}
+
+// run measures until ctx ends.
+func (c *clock) run(ctx context.Context) {
+	tick := time.NewTicker(c.policy.ClockPoll)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if err := c.measure(ctx); err != nil {
+			continue // the registry reports that the database is away
+		}
+		if err := c.check(); err != nil {
+			c.log.Error("nothing is issued until the clocks agree", "cause", err.Error())
+		}
+	}
+}

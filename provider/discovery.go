@@ -1,0 +1,132 @@
+package provider
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/signet-oidc/signet/provider/keys"
+)
+
+// metadataMaxAge is how long a relying party may keep the metadata.
+const metadataMaxAge = 15 * time.Minute
+
+// document is an answer prepared once and served many times.
+type document struct {
+	body    []byte
+	etag    string
+	length  string
+	control string
+}
+
+func newDocument(body []byte, etag string, maxAge time.Duration) *document {
+	return &document{
+		body: body, etag: etag, length: strconv.Itoa(len(body)),
+		control: "public, max-age=" + strconv.Itoa(int(maxAge.Seconds())),
+	}
+}
+
+func (d *document) serve(w http.ResponseWriter, r *http.Request, contentType string) {
+	h := w.Header()
+	h.Set("Etag", d.etag)
+	h.Set("Cache-Control", d.control)
+	if etagMatches(r.Header.Get("If-None-Match"), d.etag) {
+		w.WriteHeader(http.StatusNotModified)
+		return
+	}
+	h.Set("Content-Type", contentType)
+	h.Set("Content-Length", d.length)
+	_, _ = w.Write(d.body)
+}
+
+// etagMatches compares weakly, as If-None-Match wants (RFC 9110 §13.1.2).
+func etagMatches(header, etag string) bool {
+	if header == "" {
+		return false
+	}
+	for candidate := range strings.SplitSeq(header, ",") {
+		candidate = strings.TrimPrefix(strings.TrimSpace(candidate), "W/")
+		if candidate == etag || candidate == "*" {
+			return true
+		}
+	}
+	return false
+}
+
+// metadata is the document of RFC 8414 §2 and OpenID Connect Discovery §3. It
+// names only what works today.
+func (p *Provider) newMetadata() *document {
+	body, err := json.Marshal(struct {
+		Issuer                                     string   `json:"issuer"`
+		TokenEndpoint                              string   `json:"token_endpoint"`
+		JWKSURI                                    string   `json:"jwks_uri"`
+		IntrospectionEndpoint                      string   `json:"introspection_endpoint"`
+		RevocationEndpoint                         string   `json:"revocation_endpoint"`
+		ResponseTypesSupported                     []string `json:"response_types_supported"`
+		GrantTypesSupported                        []string `json:"grant_types_supported"`
+		TokenEndpointAuthMethodsSupported          []string `json:"token_endpoint_auth_methods_supported"`
+		TokenEndpointAuthSigningAlgsSupported      []string `json:"token_endpoint_auth_signing_alg_values_supported"`
+		IntrospectionEndpointAuthMethodsSupported  []string `json:"introspection_endpoint_auth_methods_supported"`
+		IntrospectionEndpointAuthSigningAlgs       []string `json:"introspection_endpoint_auth_signing_alg_values_supported"`
+		RevocationEndpointAuthMethodsSupported     []string `json:"revocation_endpoint_auth_methods_supported"`
+		RevocationEndpointAuthSigningAlgsSupported []string `json:"revocation_endpoint_auth_signing_alg_values_supported"`
+		SubjectTypesSupported                      []string `json:"subject_types_supported"`
+		IDTokenSigningAlgsSupported                []string `json:"id_token_signing_alg_values_supported"`
+	}{
+		Issuer:                                     p.issuer.String(),
+		TokenEndpoint:                              p.issuer.Endpoint(PathToken),
+		JWKSURI:                                    p.issuer.Endpoint(PathJWKS),
+		IntrospectionEndpoint:                      p.issuer.Endpoint(PathIntrospection),
+		RevocationEndpoint:                         p.issuer.Endpoint(PathRevocation),
+		ResponseTypesSupported:                     []string{},
+		GrantTypesSupported:                        p.grantTypes(),
+		TokenEndpointAuthMethodsSupported:          []string{authBasic, authPost, authPrivateKeyJWT, authNone},
+		TokenEndpointAuthSigningAlgsSupported:      algNames(),
+		IntrospectionEndpointAuthMethodsSupported:  []string{authBasic, authPost, authPrivateKeyJWT},
+		IntrospectionEndpointAuthSigningAlgs:       algNames(),
+		RevocationEndpointAuthMethodsSupported:     []string{authBasic, authPost, authPrivateKeyJWT, authNone},
+		RevocationEndpointAuthSigningAlgsSupported: algNames(),
+		SubjectTypesSupported:                      []string{"public"},
+		IDTokenSigningAlgsSupported:                []string{"RS256", "ES256", "PS256", "EdDSA"},
+	})
+	if err != nil {
+		panic(err) // strings always marshal
+	}
+	sum := sha256.Sum256(body)
+	return newDocument(body, `"`+base64.RawURLEncoding.EncodeToString(sum[:12])+`"`, metadataMaxAge)
+}
+
+func algNames() []string {
+	var names []string
+	for _, alg := range assertionAlgs() {
+		names = append(names, string(alg))
+	}
+	return names
+}
+
+func (p *Provider) grantTypes() []string { return []string{grantClientCredentials} }
+
+// Metadata serves the authorization server metadata, under both well-known names.
+func (p *Provider) Metadata(w http.ResponseWriter, r *http.Request) {
+	p.metadata.serve(w, r, "application/json")
+}
+
+// JWKS serves the public keys (RFC 7517 §5). It answers from memory even
+// while the database is away: keys are published long before they sign.
+func (p *Provider) JWKS(w http.ResponseWriter, r *http.Request) {
+	s := p.registry.current.Load()
+	if s == nil {
+		p.writeError(w, r, unavailable(nil))
+		return
+	}
+	s.jwks.serve(w, r, "application/jwk-set+json")
+}
+
+func jwksDocument(ring *keys.Ring) *document {
+	body, etag := ring.JWKS()
+	return newDocument(body, etag, keys.JWKSMaxAge)
+}

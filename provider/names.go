@@ -1,0 +1,159 @@
+package provider
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/google/uuid"
+	"golang.org/x/net/idna"
+	"golang.org/x/text/secure/precis"
+	"golang.org/x/text/unicode/norm"
+)
+
+// LoginKey returns the form in which usernames and e-mail addresses are
+// compared, or an error that says why login can be neither. Whoever types a
+// name in other case or width, or composed differently, means the same person.
+func LoginKey(login string) (string, error) {
+	if strings.Contains(norm.NFKC.String(login), "@") {
+		return emailKey(login)
+	}
+	return usernameKey(login)
+}
+
+// usernameKey returns the canonical form of a username (RFC 8265 §3.3,
+// UsernameCaseMapped). A username has no "@", so none can pose as an address,
+// and is no UUID, so none can pose as a sub.
+func usernameKey(name string) (string, error) {
+	if n := utf8.RuneCountInString(name); n == 0 || n > 64 {
+		return "", errors.New("has to have 1 to 64 characters")
+	}
+	key, err := precis.UsernameCaseMapped.String(name)
+	if err != nil {
+		return "", errors.New("may have letters, digits and ASCII punctuation, but no space, symbol or mixed directions (RFC 8265 §3)")
+	}
+	if strings.Contains(key, "@") {
+		return "", errors.New("may not have an @, so that it cannot be taken for an e-mail address")
+	}
+	if isUUID(key) {
+		return "", errors.New("may not look like a UUID, so that it cannot be taken for a sub")
+	}
+	return key, nil
+}
+
+// emailKey returns the canonical form of an e-mail address: compatibility
+// forms and case folded, the domain as DNS has it. Mail goes to the address as
+// it was typed; RFC 5321 §2.4 leaves the case of the local part to its host.
+func emailKey(address string) (string, error) {
+	if strings.ContainsFunc(address, func(r rune) bool {
+		return r == utf8.RuneError || !unicode.IsGraphic(r) || unicode.IsSpace(r)
+	}) {
+		return "", errors.New("has a space or a control character")
+	}
+	folded := norm.NFKC.String(strings.ToLower(norm.NFKC.String(address)))
+	local, domain, found := strings.Cut(folded, "@")
+	if !found || strings.Contains(domain, "@") {
+		return "", errors.New("has to have exactly one @")
+	}
+	if local == "" || len(local) > 64 || strings.ContainsAny(local, `"(),:;<>[\] `) ||
+		strings.HasPrefix(local, ".") || strings.HasSuffix(local, ".") || strings.Contains(local, "..") {
+		return "", errors.New("has a part before the @ that is empty, longer than 64 bytes, or misspelt (RFC 5321 §4.1.2)")
+	}
+	domain, err := idna.Lookup.ToASCII(domain)
+	if err != nil || domain == "" || len(domain) > 253 || strings.HasSuffix(domain, ".") {
+		return "", errors.New("has a part after the @ that is no domain name")
+	}
+	return local + "@" + domain, nil
+}
+
+// isUUID says whether s is written as every sub is.
+func isUUID(s string) bool {
+	_, err := uuid.Parse(s)
+	return err == nil && len(s) == 36
+}
+
+// checkLabel reports what is wrong with a name that people read: a client's
+// or a resource's.
+func checkLabel(s string) error {
+	switch n := utf8.RuneCountInString(s); {
+	case strings.TrimSpace(s) == "":
+		return errors.New("is empty")
+	case n > 200:
+		return errors.New("is longer than 200 characters")
+	case strings.ContainsFunc(s, func(r rune) bool { return r == utf8.RuneError || !unicode.IsGraphic(r) }):
+		return errors.New("has a control character")
+	}
+	return nil
+}
+
+// checkClientID reports what is wrong with a client identifier. Its characters
+// need no escaping in a URL or in Basic credentials (RFC 6749 §2.3.1). In
+// client-credentials tokens it is the sub, so it may not look like a person's
+// (RFC 9068 §5, RFC 9700 §4.15).
+func checkClientID(s string) error {
+	if isUUID(s) {
+		return errors.New("may not be a UUID, so that it can never equal a person's sub")
+	}
+	return checkIdentifier(s, "-._~")
+}
+
+// checkRole reports what is wrong with the name of a role.
+func checkRole(s string) error { return checkIdentifier(s, "-._~:/") }
+
+// checkIdentifier allows ASCII letters and digits and, after the first, punctuation.
+func checkIdentifier(s, punctuation string) error {
+	if s == "" || len(s) > 128 {
+		return errors.New("has to have 1 to 128 characters")
+	}
+	for i := range len(s) {
+		c := s[i]
+		letter := 'a' <= c|0x20 && c|0x20 <= 'z'
+		digit := '0' <= c && c <= '9'
+		if !letter && !digit && (i == 0 || strings.IndexByte(punctuation, c) < 0) {
+			return fmt.Errorf("may have ASCII letters, digits and %s, and begins with a letter or digit", punctuation)
+		}
+	}
+	return nil
+}
+
+// checkScopeToken reports what is wrong with a scope's name (RFC 6749 §3.3).
+func checkScopeToken(s string) error {
+	if s == "" || len(s) > 128 {
+		return errors.New("has to have 1 to 128 characters")
+	}
+	if !validScopeToken(s) {
+		return errors.New(`may have no space, " or \ and only ASCII (RFC 6749 §3.3)`)
+	}
+	if slices.Contains(oidcScopes, s) {
+		return errors.New("is one of OpenID Connect's own scopes (OIDC Core §5.4, §11)")
+	}
+	return nil
+}
+
+// readable has no vowels, so that it spells nothing, and nothing that is
+// mistaken for something else on a screen.
+const readable = "23456789bcdfghjkmnpqrstvwxyz"
+
+// randomReadable returns groups of size characters each, joined by hyphens;
+// a character is worth 4.8 bits.
+func randomReadable(groups, size int) string {
+	var b strings.Builder
+	var one [1]byte
+	for i := 0; i < groups*size; {
+		_, _ = rand.Read(one[:]) // never fails: it aborts the program instead
+		n := int(one[0])
+		if n >= 256-256%len(readable) {
+			continue // keeps every character equally likely
+		}
+		if i > 0 && i%size == 0 {
+			b.WriteByte('-')
+		}
+		b.WriteByte(readable[n%len(readable)])
+		i++
+	}
+	return b.String()
+}

@@ -1,0 +1,135 @@
+package provider
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"syscall"
+	"time"
+)
+
+const (
+	outboundTimeout = 5 * time.Second
+	outboundLimit   = 64 << 10
+)
+
+// Outbound fetches documents whose URL somebody else chose. It connects to
+// public addresses on port 443 only, unless the operator allowed a network,
+// checks the address it really dials (a name may resolve differently the
+// second time), follows no redirect, and bounds time and size.
+type Outbound struct {
+	client *http.Client
+	allow  []netip.Prefix
+}
+
+// NewOutbound returns a fetcher that may also reach the allowed networks,
+// over plain http too.
+func NewOutbound(allow []netip.Prefix) *Outbound {
+	o := &Outbound{allow: allow}
+	dialer := &net.Dialer{Timeout: outboundTimeout, Control: o.checkDial}
+	o.client = &http.Client{
+		Timeout: outboundTimeout,
+		CheckRedirect: func(*http.Request, []*http.Request) error {
+			return http.ErrUseLastResponse
+		},
+		Transport: &http.Transport{
+			DialContext:            dialer.DialContext,
+			TLSHandshakeTimeout:    outboundTimeout,
+			MaxIdleConns:           10,
+			IdleConnTimeout:        time.Minute,
+			MaxResponseHeaderBytes: 16 << 10,
+		},
+	}
+	return o
+}
+
+// notPublic lists networks that are not the public internet beyond what
+// netip.Addr's own predicates know (RFC 6890, RFC 6052, RFC 6598).
+var notPublic = []netip.Prefix{
+	netip.MustParsePrefix("0.0.0.0/8"),
+	netip.MustParsePrefix("100.64.0.0/10"),
+	netip.MustParsePrefix("192.0.0.0/24"),
+	netip.MustParsePrefix("192.0.2.0/24"),
+	netip.MustParsePrefix("198.18.0.0/15"),
+	netip.MustParsePrefix("198.51.100.0/24"),
+	netip.MustParsePrefix("203.0.113.0/24"),
+	netip.MustParsePrefix("240.0.0.0/4"),
+	netip.MustParsePrefix("64:ff9b::/96"),
+	netip.MustParsePrefix("64:ff9b:1::/48"),
+	netip.MustParsePrefix("100::/64"),
+	netip.MustParsePrefix("2001::/23"),
+	netip.MustParsePrefix("2001:db8::/32"),
+	netip.MustParsePrefix("2002::/16"),
+}
+
+func (o *Outbound) checkDial(_, address string, _ syscall.RawConn) error {
+	ap, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return fmt.Errorf("outbound address %q: %w", address, err)
+	}
+	addr := ap.Addr().Unmap()
+	if o.allowed(addr) {
+		return nil
+	}
+	if ap.Port() != 443 {
+		return fmt.Errorf("outbound to port %d is not allowed", ap.Port())
+	}
+	if !addr.IsGlobalUnicast() || addr.IsPrivate() {
+		return fmt.Errorf("outbound to %s is not allowed: not a public address (see --outbound-allow)", addr)
+	}
+	for _, p := range notPublic {
+		if p.Contains(addr) {
+			return fmt.Errorf("outbound to %s is not allowed: not a public address (see --outbound-allow)", addr)
+		}
+	}
+	return nil
+}
+
+func (o *Outbound) allowed(addr netip.Addr) bool {
+	for _, p := range o.allow {
+		if p.Contains(addr) {
+			return true
+		}
+	}
+	return false
+}
+
+// Get returns the body of a 200 answer of at most 64 KiB.
+func (o *Outbound) Get(ctx context.Context, target string) ([]byte, error) {
+	u, err := url.Parse(target)
+	if err != nil {
+		return nil, fmt.Errorf("outbound URL: %w", err)
+	}
+	if u.Scheme != "https" {
+		// Plain http only to an address the operator allowed by number.
+		addr, err := netip.ParseAddr(u.Hostname())
+		if u.Scheme != "http" || err != nil || !o.allowed(addr.Unmap()) {
+			return nil, errors.New("outbound URL: want https")
+		}
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
+	if err != nil {
+		return nil, fmt.Errorf("outbound request: %w", err)
+	}
+	res, err := o.client.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("outbound fetch: %w", err)
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("outbound fetch: status %d", res.StatusCode)
+	}
+	body, err := io.ReadAll(io.LimitReader(res.Body, outboundLimit+1))
+	if err != nil {
+		return nil, fmt.Errorf("outbound fetch: %w", err)
+	}
+	if len(body) > outboundLimit {
+		return nil, fmt.Errorf("outbound fetch: more than %d bytes", outboundLimit)
+	}
+	return body, nil
+}

@@ -1,0 +1,90 @@
+package provider
+
+import (
+	"bytes"
+	"encoding/base64"
+	"strings"
+	"testing"
+
+	"golang.org/x/crypto/argon2"
+)
+
+func TestCheckPassword(t *testing.T) {
+	tests := []struct {
+		name     string
+		password string
+		good     bool
+	}{
+		{"14 characters", "abcdefghijklmn", false},
+		{"15 characters", "abcdefghijklmno", true},
+		{"15 characters beyond ASCII", strings.Repeat("ü", 15), true},
+		{"14 characters of two bytes", strings.Repeat("ü", 14), false},
+		{"14 characters that are 15 before normalisation", strings.Repeat("a", 13) + "u\u0308", false},
+		{"64 characters", strings.Repeat("4", 64), true},
+		{"200 characters", strings.Repeat("x y ", 50), true},
+		{"1024 bytes", strings.Repeat("z", 1024), true},
+		{"1025 bytes", strings.Repeat("z", 1025), false},
+		{"only digits", "482915736482915", true},
+		{"spaces", "four words are enough", true},
+		{"emoji", strings.Repeat("🦉", 15), true},
+		{"line break", "abcdefghijklmno\np", false},
+		{"NUL", "abcdefghijklmno\x00", false},
+		{"not UTF-8", "abcdefghijklmno\xff", false},
+		{"the username", "my name is Alice, hello", false},
+		{"the address", "mail to al@example.com please", false},
+		{"the name of the program", "signet signet signet", false},
+		{"a name of three letters", "already long enough", true},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			if err := checkPassword(test.password, "alice", "al@example.com", "al", "", "ead"); (err == nil) != test.good {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func TestGeneratedPasswordIsAccepted(t *testing.T) {
+	if err := checkPassword(GeneratePassword(), "alice"); err != nil {
+		t.Error(err)
+	}
+}
+
+// The hash says how it was made, so that anyone can check it, and keeps every
+// byte of what was typed.
+func TestHashPassword(t *testing.T) {
+	typed := strings.Repeat("correct horse ", 20) + "caf\u00e9"
+	phc := hashPassword(typed)
+	parts := strings.Split(phc, "$")
+	if len(parts) != 6 || parts[1] != "argon2id" || parts[2] != "v=19" || parts[3] != "m=19456,t=2,p=1" {
+		t.Fatalf("not the PHC string wanted: %s", phc)
+	}
+	salt, err := base64.RawStdEncoding.DecodeString(parts[4])
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := base64.RawStdEncoding.DecodeString(parts[5])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct {
+		password string
+		same     bool
+	}{
+		"as typed":               {typed, true},
+		"decomposed":             {strings.Repeat("correct horse ", 20) + "cafe\u0301", true},
+		"last character changed": {typed[:len(typed)-2] + "e", false},
+		"first 72 bytes":         {typed[:72], false},
+		"first 128 bytes":        {typed[:128], false},
+		"in capitals":            {strings.ToUpper(typed), false},
+		"with a space after it":  {typed + " ", false},
+	} {
+		got := argon2.IDKey([]byte(normalPassword(test.password)), salt, 2, 19456, 1, 32)
+		if bytes.Equal(got, key) != test.same {
+			t.Errorf("%s: same hash is %t, want %t", name, !test.same, test.same)
+		}
+	}
+	if hashPassword(typed) == phc {
+		t.Error("the same password twice has the same hash: no salt")
+	}
+}

@@ -1,0 +1,152 @@
+package provider
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/ory/fosite"
+	"github.com/ory/fosite/i18n"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/signet-oidc/signet/provider/keys"
+	"github.com/signet-oidc/signet/storage"
+)
+
+// Config is what a Provider is made of. All fields are required.
+type Config struct {
+	Issuer   Issuer
+	Store    storage.Store
+	Sealer   *keys.Sealer
+	Policy   Policy
+	Outbound *Outbound
+	Metrics  prometheus.Registerer
+	Log      *slog.Logger
+	Now      func() time.Time
+}
+
+// Provider answers the protocol endpoints of one issuer. It is safe for
+// concurrent use, and holds nothing another replica would need.
+type Provider struct {
+	issuer     Issuer
+	store      storage.Store
+	policy     Policy
+	log        *slog.Logger
+	now        func() time.Time
+	fosite     *fosite.Fosite
+	registry   *registry
+	clock      *clock
+	throttle   *throttle
+	remoteKeys *remoteKeys
+	tokens     *cache[[sha256.Size]byte, *issued]
+	metrics    *metrics
+	metadata   *document
+}
+
+// New composes a Provider. It makes the keys a new database lacks and reads
+// what the first requests need; it fails when the database does not answer
+// or the keys cannot be opened.
+func New(ctx context.Context, cfg Config) (*Provider, error) {
+	if err := keys.Ensure(ctx, cfg.Store, cfg.Sealer, cfg.Now(), keys.DefaultSchedule(), keys.Algorithms()); err != nil {
+		return nil, fmt.Errorf("keys: %w", err)
+	}
+	p := &Provider{
+		issuer:     cfg.Issuer,
+		store:      cfg.Store,
+		policy:     cfg.Policy,
+		log:        cfg.Log,
+		now:        cfg.Now,
+		registry:   &registry{store: cfg.Store, sealer: cfg.Sealer, policy: cfg.Policy, now: cfg.Now, log: cfg.Log},
+		clock:      &clock{store: cfg.Store, policy: cfg.Policy, now: cfg.Now, log: cfg.Log},
+		throttle:   newThrottle(),
+		remoteKeys: newRemoteKeys(cfg.Outbound, cfg.Policy.CachedClients),
+		tokens:     newCache[[sha256.Size]byte, *issued](cfg.Policy.CachedTokens),
+	}
+	p.fosite = p.composeFosite()
+	p.metrics = newMetrics(cfg.Metrics, p.registry, p.clock, p.now)
+	p.metadata = p.newMetadata()
+	if err := p.registry.refresh(ctx); err != nil {
+		return nil, err
+	}
+	if err := p.clock.measure(ctx); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// composeFosite sets up the framework: request parsing, the client
+// authentication hook, the chain of our own grant handlers, the error model.
+// Getters of fosite.Config fill in what is missing while requests read it, a
+// data race, so every field one of them would fill is set here.
+func (p *Provider) composeFosite() *fosite.Fosite {
+	return fosite.NewOAuth2Provider(fositeStore{p.registry}, &fosite.Config{
+		ClientAuthenticationStrategy: p.authenticateClient,
+		TokenEndpointHandlers:        fosite.TokenEndpointHandlers{&clientCredentials{p}},
+		ScopeStrategy:                fosite.ExactScopeStrategy,
+		AudienceMatchingStrategy:     fosite.ExactAudienceMatchingStrategy,
+		MinParameterEntropy:          1,
+		AccessTokenLifespan:          p.policy.AccessTokenLifetime,
+		MessageCatalog:               i18n.NewDefaultMessageCatalog(nil),
+		ClientSecretsHasher:          refuseSecrets{},
+		EnforcePKCE:                  true,
+		SendDebugMessagesToClients:   false,
+	})
+}
+
+// refuseSecrets stands where fosite would hash client secrets itself. Only
+// our own client authentication judges them (clientauth.go).
+type refuseSecrets struct{}
+
+var errStockHasher = errors.New("fosite's own secret hashing was called")
+
+func (refuseSecrets) Compare(context.Context, []byte, []byte) error { return errStockHasher }
+func (refuseSecrets) Hash(context.Context, []byte) ([]byte, error)  { return nil, errStockHasher }
+
+// Run does what goes on in the background until ctx ends: it follows changes
+// other processes make, watches the clock and removes expired rows.
+func (p *Provider) Run(ctx context.Context) {
+	var group sync.WaitGroup
+	group.Go(func() { p.registry.run(ctx) })
+	group.Go(func() { p.clock.run(ctx) })
+	group.Go(func() { p.prune(ctx) })
+	group.Wait()
+}
+
+// Ready returns why this replica should get no requests now, or nil.
+func (p *Provider) Ready(ctx context.Context) error {
+	if _, err := p.registry.view(ctx); err != nil {
+		return err
+	}
+	return p.clock.check()
+}
+
+// prune removes what has expired, in batches that hold no lock for long. Any
+// number of replicas may do it at once.
+func (p *Provider) prune(ctx context.Context) {
+	const batch = 500
+	tick := time.NewTicker(p.policy.PruneEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		for gone := batch; gone > 0; {
+			err := p.store.Update(ctx, func(ctx context.Context, tx storage.Tx) (err error) {
+				gone, err = tx.PruneExpired(ctx, p.now(), batch)
+				return err
+			})
+			if err != nil {
+				if ctx.Err() == nil {
+					p.log.Warn("expired rows were not removed; the next round tries again", "cause", err.Error())
+				}
+				break
+			}
+		}
+	}
+}

@@ -1,0 +1,234 @@
+package provider
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/signet-oidc/signet/provider/keys"
+	"github.com/signet-oidc/signet/storage"
+)
+
+// registry is what a replica remembers of clients, resources, roles and keys,
+// so that a client-credentials request needs no database. The database's
+// RegistryVersion tells when to forget it. Every answer says as of when it is
+// true; that time becomes the iat of what is minted from it, so that a token
+// which rests on older truth than a revocation is refused by it (design: the
+// oldest read a token rests on).
+type registry struct {
+	store  storage.Store
+	sealer *keys.Sealer
+	policy Policy
+	now    func() time.Time
+	log    *slog.Logger
+
+	current atomic.Pointer[snapshot]
+	reload  sync.Mutex // held while the version is asked for
+}
+
+// snapshot is everything known at one registry version. All but asOf and the
+// clients, which are read when first asked for, is immutable.
+type snapshot struct {
+	version   int64
+	asOf      atomic.Int64 // Unix milliseconds: when version was last seen to be current
+	ring      *keys.Ring
+	jwks      *document
+	resources map[string]*storage.Resource
+	owners    map[string]*storage.Resource // by scope
+	scopes    map[string]storage.Scope
+	roles     map[string]storage.Role
+	clients   *cache[string, *client] // nil for a client that does not exist
+}
+
+// view is a snapshot with the time as of which the request that holds it may
+// call it true.
+type view struct {
+	*snapshot
+	asOf time.Time
+}
+
+// view returns what is known, at most RegistryMaxAge old, or
+// storage.ErrUnavailable.
+func (r *registry) view(ctx context.Context) (view, error) {
+	if v, ok := r.fresh(); ok {
+		return v, nil
+	}
+	if err := r.refresh(ctx); err != nil {
+		return view{}, err
+	}
+	if v, ok := r.fresh(); ok {
+		return v, nil
+	}
+	return view{}, fmt.Errorf("%w: the registry could not be read in time", storage.ErrUnavailable)
+}
+
+func (r *registry) fresh() (view, bool) {
+	s := r.current.Load()
+	if s == nil {
+		return view{}, false
+	}
+	asOf := time.UnixMilli(s.asOf.Load()).UTC()
+	age := r.now().Sub(asOf)
+	// A clock that was set back makes the age negative: ask again.
+	return view{snapshot: s, asOf: asOf}, age >= -r.policy.RegistryPoll && age <= r.policy.RegistryMaxAge
+}
+
+// refresh asks for the registry's version and reads it anew when it changed
+// or when a key's hour has come.
+func (r *registry) refresh(ctx context.Context) error {
+	r.reload.Lock()
+	defer r.reload.Unlock()
+
+	asked := r.now()
+	if s := r.current.Load(); s != nil && time.UnixMilli(s.asOf.Load()).After(asked.Add(-r.policy.RegistryPoll/2)) {
+		return nil // somebody was first while this call waited
+	}
+	version, err := r.store.RegistryVersion(ctx)
+	if err != nil {
+		return fmt.Errorf("registry version: %w", err)
+	}
+	if s := r.current.Load(); s != nil && s.version == version && asked.Before(s.ring.NextChange()) {
+		s.asOf.Store(asked.UnixMilli())
+		return nil
+	}
+	s, err := r.read(ctx, version, asked)
+	if err != nil {
+		return err
+	}
+	s.asOf.Store(asked.UnixMilli())
+	r.current.Store(s)
+	return nil
+}
+
+// read builds a snapshot. What it reads may be newer than version, never
+// older; the next refresh then reads it once more.
+func (r *registry) read(ctx context.Context, version int64, now time.Time) (*snapshot, error) {
+	s := &snapshot{
+		version:   version,
+		resources: make(map[string]*storage.Resource),
+		owners:    make(map[string]*storage.Resource),
+		scopes:    make(map[string]storage.Scope),
+		roles:     make(map[string]storage.Role),
+		clients:   newCache[string, *client](r.policy.CachedClients),
+	}
+	ring, err := keys.Load(ctx, r.store, r.sealer, now)
+	if err != nil {
+		return nil, fmt.Errorf("keys: %w", err)
+	}
+	s.ring, s.jwks = ring, jwksDocument(ring)
+
+	const pageSize = 500
+	for after := ""; ; {
+		page, err := r.store.Resources(ctx, storage.Page{After: after, Limit: pageSize})
+		if err != nil {
+			return nil, fmt.Errorf("resources: %w", err)
+		}
+		for i := range page {
+			res := &page[i]
+			s.resources[res.URI] = res
+			for _, sc := range res.Scopes {
+				s.owners[sc.Name], s.scopes[sc.Name] = res, sc
+			}
+			after = res.URI
+		}
+		if len(page) < pageSize {
+			break
+		}
+	}
+	for after := ""; ; {
+		page, err := r.store.Roles(ctx, storage.Page{After: after, Limit: pageSize})
+		if err != nil {
+			return nil, fmt.Errorf("roles: %w", err)
+		}
+		for _, role := range page {
+			s.roles[role.Name] = role
+			after = role.Name
+		}
+		if len(page) < pageSize {
+			break
+		}
+	}
+	return s, nil
+}
+
+// client returns the client, or storage.ErrNotFound. Absence is remembered
+// like presence, so that both take the same time.
+func (r *registry) client(ctx context.Context, v view, id string) (*client, error) {
+	c, ok := v.clients.get(id)
+	if !ok {
+		row, err := r.store.Client(ctx, id)
+		switch {
+		case errors.Is(err, storage.ErrNotFound):
+		case err != nil:
+			return nil, fmt.Errorf("client: %w", err)
+		default:
+			c = newClient(row)
+		}
+		v.clients.put(id, c)
+	}
+	if c == nil {
+		return nil, fmt.Errorf("client %q: %w", clip(id), storage.ErrNotFound)
+	}
+	return c, nil
+}
+
+// run keeps the registry current until ctx ends.
+func (r *registry) run(ctx context.Context) {
+	tick := time.NewTicker(r.policy.RegistryPoll)
+	defer tick.Stop()
+	failing := false
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		err := r.refresh(ctx)
+		switch {
+		case err != nil && ctx.Err() == nil && !failing:
+			failing = true
+			r.log.Error("the database does not answer: requests get 503 until it does", "cause", err.Error())
+		case err == nil && failing:
+			failing = false
+			r.log.Info("the database answers again")
+		}
+	}
+}
+
+// settled returns the client as it is now, with a view whose second is later
+// than the client's last change. A change may have appended an epoch to the
+// revocation log, and an epoch refuses the second it falls in, because iat
+// has no finer unit: a token minted in that second would be refused at once.
+func (r *registry) settled(ctx context.Context, id string) (view, *client, error) {
+	const patience = 4 * time.Second // one second, and the clock offset allowed
+	deadline := r.now().Add(patience)
+	for {
+		v, err := r.view(ctx)
+		if err != nil {
+			return view{}, nil, err
+		}
+		c, err := r.client(ctx, v, id)
+		if errors.Is(err, storage.ErrNotFound) {
+			return view{}, nil, invalidClient(err) // deleted since it authenticated
+		}
+		if err != nil {
+			return view{}, nil, err
+		}
+		changed := c.UpdatedAt.Truncate(time.Second)
+		if c.UpdatedAt.Equal(c.CreatedAt) || v.asOf.Truncate(time.Second).After(changed) {
+			return v, c, nil
+		}
+		if r.now().After(deadline) {
+			return view{}, nil, unavailable(fmt.Errorf("client %q was changed at %s, ahead of this server's clock", id, c.UpdatedAt))
+		}
+		select {
+		case <-ctx.Done():
+			return view{}, nil, unavailable(ctx.Err())
+		case <-time.After(r.policy.RegistryPoll):
+		}
+	}
+}

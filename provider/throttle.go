@@ -1,0 +1,84 @@
+package provider
+
+import (
+	"net/netip"
+	"sync"
+	"time"
+)
+
+// throttle slows down guessing of client secrets. It counts failures per
+// client and address, and per address alone, so that a guesser is slowed
+// wherever it aims while the rightful client, elsewhere, is not. The count is
+// this replica's own: with a 256-bit secret it protects the server's time,
+// not the secret (RFC 6749 §10.10).
+type throttle struct {
+	perClient  limit
+	perAddress limit
+
+	mu      sync.Mutex // held from reading a bucket to writing it
+	buckets *cache[throttleKey, bucket]
+}
+
+// throttleKey has no client for the bucket of an address as a whole.
+type throttleKey struct{ client, address string }
+
+// bucket is a token bucket of failures: each takes one, time gives them back.
+type bucket struct {
+	spent float64
+	at    time.Time
+}
+
+// limit says how many failures a bucket holds and how fast they are forgiven.
+type limit struct{ burst, perSecond float64 }
+
+// maxBuckets bounds what guessers can make this replica remember.
+const maxBuckets = 50_000
+
+func newThrottle() *throttle {
+	return &throttle{
+		// A client that fails on and on fills its own bucket, not that of its
+		// neighbours behind the same address, which forgives faster.
+		perClient:  limit{burst: 20, perSecond: 0.2},
+		perAddress: limit{burst: 200, perSecond: 5},
+		buckets:    newCache[throttleKey, bucket](maxBuckets),
+	}
+}
+
+// blocked says whether the address must wait before another attempt as the client.
+func (t *throttle) blocked(client, address string, now time.Time) bool {
+	address = network(address)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.spent(throttleKey{client, address}, t.perClient, now) >= t.perClient.burst ||
+		t.spent(throttleKey{"", address}, t.perAddress, now) >= t.perAddress.burst
+}
+
+// failed records a failure.
+func (t *throttle) failed(client, address string, now time.Time) {
+	address = network(address)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	one, all := throttleKey{client, address}, throttleKey{"", address}
+	t.buckets.put(one, bucket{t.spent(one, t.perClient, now) + 1, now})
+	t.buckets.put(all, bucket{t.spent(all, t.perAddress, now) + 1, now})
+}
+
+// spent is what time has left of the key's failures. The caller holds the lock.
+func (t *throttle) spent(key throttleKey, l limit, now time.Time) float64 {
+	b, _ := t.buckets.get(key)
+	return max(0, b.spent-now.Sub(b.at).Seconds()*l.perSecond)
+}
+
+// network is what one party can be assumed to hold: an IPv4 address or an
+// IPv6 /64.
+func network(address string) string {
+	addr, err := netip.ParseAddr(address)
+	if err != nil || addr.Unmap().Is4() {
+		return address
+	}
+	prefix, err := addr.WithZone("").Prefix(64)
+	if err != nil {
+		return address
+	}
+	return prefix.String()
+}

@@ -1,0 +1,223 @@
+// Package storage is the contract between the provider and its database: the
+// row types, the Store and Tx interfaces, and the errors they return. It
+// holds no SQL and knows no driver; sqlstore has the statements, postgres and
+// sqlite execute them, and storagetest proves that both keep this contract.
+//
+// Times are UTC and are kept to the millisecond; the zero time means "never"
+// or "not yet". The caller passes the time in: no statement reads a clock.
+// Empty and nil slices are the same, and are read back as nil. Keys sort by
+// their bytes.
+package storage
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// Errors a Store returns, to be compared with errors.Is. Any other error is a
+// fault of the program or of the data.
+var (
+	// ErrNotFound says that no such row exists.
+	ErrNotFound = errors.New("not found")
+	// ErrExists says that a row with this key exists already.
+	ErrExists = errors.New("exists already")
+	// ErrReference says that a row names another one that does not exist, or
+	// that a row cannot go because others still name it.
+	ErrReference = errors.New("refers to something that does not exist, or is still referred to")
+	// ErrConsumed says that a single-use value was used before.
+	ErrConsumed = errors.New("used already")
+	// ErrInvalid says that a value cannot be stored by any engine: a string
+	// that is not UTF-8 or holds a NUL, a key that is too long, or a single-use
+	// value that has already expired. It is the caller's input that is at
+	// fault; a read by such a value returns it too.
+	ErrInvalid = errors.New("invalid value")
+	// ErrUnavailable says that the database cannot be reached, is full, or
+	// did not answer in time. The operation may be tried again; whether it
+	// took effect is unknown only when the error came from Update's commit.
+	ErrUnavailable = errors.New("database unavailable")
+)
+
+// Store is a database opened for use. It is safe for concurrent use by many
+// goroutines, and by many processes on the same database.
+type Store interface {
+	Reader
+
+	// Update runs fn in one transaction, at READ COMMITTED or stronger, and
+	// commits when fn returns nil. When Update returns nil the changes are
+	// durable. When fn returns an error nothing is kept and that error is
+	// returned, wrapped. fn must be quick: it performs no I/O of its own and
+	// never signs or hashes slowly, because on SQLite it holds the one writer.
+	// fn may run more than once, each time on a fresh transaction. It must not
+	// call Update itself, nor use tx from another goroutine or after it returned.
+	//
+	// After a method of tx returned ErrNotFound or ErrConsumed, nothing was
+	// changed by it and the transaction goes on. After any other error it
+	// cannot be committed: Update returns that error even if fn returns nil.
+	Update(ctx context.Context, fn func(ctx context.Context, tx Tx) error) error
+
+	// Now returns the time of the database's clock, so that a replica can
+	// measure its own clock against the one all replicas share.
+	Now(ctx context.Context) (time.Time, error)
+
+	// Ping returns ErrUnavailable when the database cannot be reached.
+	Ping(ctx context.Context) error
+
+	// Close releases every connection. Calls that are under way may fail.
+	Close() error
+}
+
+// Page bounds a listing. Rows come in ascending order of their key; After is
+// the last key already seen, or "" for the beginning. Limit is at least 1.
+type Page struct {
+	After string
+	Limit int
+}
+
+// Reader holds the reads. Each returns freshly allocated rows that the caller
+// may change, and sees every commit that was answered before it began. A row
+// and its relations may come from successive moments, none before the call.
+type Reader interface {
+	// RegistryVersion returns a number that grows with every committed change
+	// to clients, resources, scopes, roles, their relations, signing keys and
+	// sealed secrets. While it stands still, cached copies of these are current.
+	RegistryVersion(ctx context.Context) (int64, error)
+
+	// Client returns the client with its secrets and roles, or ErrNotFound.
+	Client(ctx context.Context, id string) (Client, error)
+	// Clients lists clients by id, with secrets and roles.
+	Clients(ctx context.Context, page Page) ([]Client, error)
+
+	// Resource returns the resource with its scopes and introspectors, or ErrNotFound.
+	Resource(ctx context.Context, uri string) (Resource, error)
+	// Resources lists resources by URI, with scopes and introspectors.
+	Resources(ctx context.Context, page Page) ([]Resource, error)
+
+	// Roles lists roles by name.
+	Roles(ctx context.Context, page Page) ([]Role, error)
+
+	// User returns the user with this subject identifier and their roles, or ErrNotFound.
+	User(ctx context.Context, id string) (User, error)
+	// UserByLogin returns the user whose UsernameKey or, failing that,
+	// EmailKey equals key, or ErrNotFound.
+	UserByLogin(ctx context.Context, key string) (User, error)
+	// Users lists users by UsernameKey; Page.After is such a key.
+	Users(ctx context.Context, page Page) ([]User, error)
+	// Password returns the user's password credential, or ErrNotFound.
+	Password(ctx context.Context, userID string) (Password, error)
+
+	// SigningKeys returns every signing key row, removed and compromised ones
+	// included, ordered by SignFrom, then KID.
+	SigningKeys(ctx context.Context) ([]SigningKey, error)
+	// SealedSecrets returns the rows of one purpose, ordered by UseFrom, then ID.
+	SealedSecrets(ctx context.Context, purpose string) ([]SealedSecret, error)
+
+	// Setting returns the value stored under name, or ErrNotFound.
+	Setting(ctx context.Context, name string) (string, error)
+
+	// Revocations returns the latest entry for each of the keys that has one
+	// whose Until is after now, in no particular order. An entry that has ended
+	// never lets an earlier one for its key count again.
+	Revocations(ctx context.Context, keys []RevocationKey, now time.Time) ([]Revocation, error)
+
+	// AuditEvents lists audit events by id (which is by time); Page.After is an id.
+	AuditEvents(ctx context.Context, page Page) ([]AuditEvent, error)
+}
+
+// Tx is a transaction: what it has written, its own reads see.
+type Tx interface {
+	Reader
+
+	// LockRegistry waits for the lock that serialises changes to the registry
+	// (see RegistryVersion), holds it to the end of the transaction, and
+	// advances the version once per transaction. Every method below that
+	// changes the registry calls it; a transaction that decides on what it
+	// reads calls it before reading.
+	LockRegistry(ctx context.Context) error
+
+	// CreateClient inserts the client, its secrets and its roles. ErrExists
+	// when the id is taken, ErrReference when a role does not exist.
+	CreateClient(ctx context.Context, c Client) error
+	// UpdateClient writes every column of the client's own row except
+	// CreatedAt and LastUsedAt; secrets and roles are left alone. ErrNotFound.
+	UpdateClient(ctx context.Context, c Client) error
+	// DeleteClient removes the client with its secrets, roles, consents and
+	// introspection rights. ErrNotFound.
+	DeleteClient(ctx context.Context, id string) error
+	// CreateClientSecret adds a secret. ErrReference when the client does not exist.
+	CreateClientSecret(ctx context.Context, s ClientSecret) error
+	// ExpireClientSecrets lets every secret of the client except keepID end at
+	// the given time, unless it ends sooner, and removes those whose end is
+	// not after now.
+	ExpireClientSecrets(ctx context.Context, clientID, keepID string, end, now time.Time) error
+	// GrantClientRole gives the client a role; giving it again changes
+	// nothing. ErrReference when either does not exist.
+	GrantClientRole(ctx context.Context, clientID, role string, at time.Time) error
+	// RevokeClientRole takes the role away. ErrNotFound when the client lacks it.
+	RevokeClientRole(ctx context.Context, clientID, role string) error
+
+	// CreateResource inserts the resource, its scopes and its introspectors.
+	// ErrExists when the URI or a scope's name is taken, ErrReference when an
+	// introspector does not exist.
+	CreateResource(ctx context.Context, r Resource) error
+	// UpdateResource replaces the resource, its scopes and its introspectors,
+	// keeping CreatedAt. Errors as CreateResource, or ErrNotFound.
+	UpdateResource(ctx context.Context, r Resource) error
+	// DeleteResource removes the resource, its scopes and its introspectors. ErrNotFound.
+	DeleteResource(ctx context.Context, uri string) error
+
+	// CreateRole inserts a role. ErrExists.
+	CreateRole(ctx context.Context, r Role) error
+	// DeleteRole removes a role and takes it from everyone who had it.
+	// ErrNotFound; ErrReference while a scope demands it.
+	DeleteRole(ctx context.Context, name string) error
+	// RoleHolders returns the ids of the users and the clients that have the role.
+	RoleHolders(ctx context.Context, name string) (users, clients []string, err error)
+
+	// CreateUser inserts the user and their roles. ErrExists when the
+	// username or the e-mail address is taken, ErrReference when a role does not exist.
+	CreateUser(ctx context.Context, u User) error
+	// SetUserEnabled enables or disables the user. ErrNotFound.
+	SetUserEnabled(ctx context.Context, id string, enabled bool, at time.Time) error
+	// DeleteUser removes the user with their roles, credentials, sessions and consents. ErrNotFound.
+	DeleteUser(ctx context.Context, id string) error
+	// GrantUserRole gives the user a role; giving it again changes nothing.
+	// ErrReference when either does not exist.
+	GrantUserRole(ctx context.Context, userID, role string, at time.Time) error
+	// RevokeUserRole takes the role away. ErrNotFound when the user lacks it.
+	RevokeUserRole(ctx context.Context, userID, role string) error
+	// SetPassword stores the user's password credential in place of any
+	// earlier one. ErrReference when the user does not exist.
+	SetPassword(ctx context.Context, p Password) error
+
+	// CreateSigningKey inserts a key. ErrExists when the kid is taken.
+	CreateSigningKey(ctx context.Context, k SigningKey) error
+	// CreateSealedSecret inserts a sealed secret. ErrExists when the id is taken.
+	CreateSealedSecret(ctx context.Context, s SealedSecret) error
+
+	// SetSetting stores the value under name in place of any earlier one.
+	SetSetting(ctx context.Context, name, value string) error
+
+	// UseOnce records that the value with this hash is used, or returns
+	// ErrConsumed when it was recorded before and that record has not expired
+	// at now. Of any number of concurrent calls one succeeds. ErrInvalid when
+	// the new record would itself have expired at now, since it would protect
+	// nothing.
+	UseOnce(ctx context.Context, v OneTime, now time.Time) error
+
+	// AppendRevocation adds an entry at the end of the log, computes its chain
+	// hash and returns its sequence number. It holds the log's lock to the end
+	// of the transaction, so that commit order is sequence order. r.Seq and
+	// r.Chain are ignored. A transaction that also locks the registry does
+	// that first.
+	AppendRevocation(ctx context.Context, r Revocation) (seq int64, err error)
+
+	// AppendAudit adds an audit event. ErrExists when the id is taken.
+	AppendAudit(ctx context.Context, e AuditEvent) error
+
+	// PruneExpired deletes up to limit rows of each kind that ended at or
+	// before now (single-use values, revocations, client secrets) and returns
+	// how many went. Called until it returns 0. Signing keys and sealed secrets
+	// stay: their lifecycle is the key ring's.
+	PruneExpired(ctx context.Context, now time.Time, limit int) (int, error)
+}

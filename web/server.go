@@ -1,0 +1,111 @@
+package web
+
+import (
+	"context"
+	"crypto/tls"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/signet-oidc/signet/provider"
+)
+
+// Config is what a Server is made of. All fields but TrustedProxies are required.
+type Config struct {
+	Issuer         provider.Issuer
+	Provider       *provider.Provider
+	TrustedProxies []netip.Prefix
+	RequestTimeout time.Duration
+	Registerer     prometheus.Registerer
+	Gatherer       prometheus.Gatherer
+	Log            *slog.Logger
+	Now            func() time.Time
+}
+
+// Server serves the provider over HTTP.
+type Server struct {
+	issuer         provider.Issuer
+	provider       *provider.Provider
+	requestTimeout time.Duration
+	gatherer       prometheus.Gatherer
+	metrics        *metrics
+	log            *slog.Logger
+	now            func() time.Time
+	trusted        atomic.Pointer[[]netip.Prefix]
+	draining       atomic.Bool
+}
+
+// New returns a Server; Public and Admin are its handlers.
+func New(cfg Config) *Server {
+	s := &Server{
+		issuer:         cfg.Issuer,
+		provider:       cfg.Provider,
+		requestTimeout: cfg.RequestTimeout,
+		gatherer:       cfg.Gatherer,
+		metrics:        newMetrics(cfg.Registerer),
+		log:            cfg.Log,
+		now:            cfg.Now,
+	}
+	s.SetTrustedProxies(cfg.TrustedProxies)
+	return s
+}
+
+// SetTrustedProxies replaces the networks whose X-Forwarded-For is believed.
+func (s *Server) SetTrustedProxies(networks []netip.Prefix) { s.trusted.Store(&networks) }
+
+// Drain makes /readyz say no, so that a load balancer sends no more requests;
+// those that come all the same are answered.
+func (s *Server) Drain() { s.draining.Store(true) }
+
+// live says that the process runs; it asks nobody else.
+func (s *Server) live(w http.ResponseWriter, _ *http.Request) {
+	writeStatus(w, http.StatusOK, "ok")
+}
+
+// ready says whether this replica can answer requests now.
+func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), 2*time.Second)
+	defer cancel()
+	err := s.provider.Ready(ctx)
+	switch {
+	case s.draining.Load():
+		writeStatus(w, http.StatusServiceUnavailable, "draining")
+	case err != nil:
+		s.log.Warn("not ready", "cause", err.Error())
+		writeStatus(w, http.StatusServiceUnavailable, "unavailable")
+	default:
+		writeStatus(w, http.StatusOK, "ok")
+	}
+}
+
+func writeStatus(w http.ResponseWriter, status int, text string) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-store")
+	if status == http.StatusServiceUnavailable {
+		w.Header().Set("Retry-After", "2")
+	}
+	w.WriteHeader(status)
+	_, _ = w.Write([]byte(text + "\n"))
+}
+
+// HTTPServer wraps a handler with the limits a server on the open internet
+// needs: slow senders are cut off, headers are small (RFC 9110 §15.5.14).
+func HTTPServer(handler http.Handler, log *slog.Logger, certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)) *http.Server {
+	srv := &http.Server{
+		Handler:           handler,
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       10 * time.Second,
+		WriteTimeout:      30 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+	if certificate != nil {
+		srv.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: certificate} // BCP 195
+	}
+	return srv
+}
