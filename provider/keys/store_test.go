@@ -1,0 +1,340 @@
+package keys
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/signet-oidc/signet/migrations"
+	"github.com/signet-oidc/signet/storage"
+	"github.com/signet-oidc/signet/storage/postgres"
+	"github.com/signet-oidc/signet/storage/sqlite"
+	"github.com/signet-oidc/signet/storage/storagetest"
+)
+
+func TestMain(m *testing.M) { os.Exit(storagetest.Main(m)) }
+
+// onEachEngine runs test on a new database of each kind. open opens it, each
+// time as another process would.
+func onEachEngine(t *testing.T, test func(t *testing.T, open func() storage.Store)) {
+	t.Run("sqlite", func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "signet.db")
+		db, err := sqlite.DB(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer db.Close()
+		if err := migrations.Up(t.Context(), db, migrations.SQLite, nil); err != nil {
+			t.Fatal(err)
+		}
+		test(t, func() storage.Store {
+			store, err := sqlite.Open(t.Context(), path, sqlite.Options{Readers: 1})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { store.Close() })
+			return store
+		})
+	})
+	t.Run("postgres", func(t *testing.T) {
+		url := storagetest.Postgres(t)
+		test(t, func() storage.Store {
+			store, err := postgres.Open(t.Context(), url, postgres.Options{MaxConns: 2})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { store.Close() })
+			return store
+		})
+	})
+}
+
+func ensure(t *testing.T, store storage.Store, sealer *Sealer, now time.Time, algs ...string) error {
+	t.Helper()
+	return Ensure(t.Context(), store, sealer, now, DefaultSchedule(), algs)
+}
+
+// states counts the keys by algorithm and state, as in "ES256 active".
+func states(t *testing.T, store storage.Store, now time.Time) map[string]int {
+	t.Helper()
+	list, err := List(t.Context(), store, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	count := make(map[string]int)
+	for _, k := range list {
+		count[k.Alg+" "+string(k.State)]++
+	}
+	return count
+}
+
+func version(t *testing.T, store storage.Store) int64 {
+	t.Helper()
+	v, err := store.RegistryVersion(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+func secretRows(t *testing.T, store storage.Store) int {
+	t.Helper()
+	n := 0
+	for _, purpose := range sealedPurposes() {
+		rows, err := store.SealedSecrets(t.Context(), purpose)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n += len(rows)
+	}
+	return n
+}
+
+func TestFirstStartsAtOnceMakeOneSetOfKeys(t *testing.T) {
+	onEachEngine(t, func(t *testing.T, open func() storage.Store) {
+		const processes = 16
+		algs := []string{ES256, EdDSA} // quick to make, so that the race is close
+		var rings [processes]*Ring
+		stores := make([]storage.Store, processes)
+		for i := range stores {
+			stores[i] = open()
+		}
+		var wg sync.WaitGroup
+		for i, store := range stores {
+			wg.Go(func() {
+				now := testNow.Add(time.Duration(i-processes/2) * 250 * time.Millisecond) // clocks differ
+				if err := ensure(t, store, testSealer(), now, algs...); err != nil {
+					t.Error(err)
+					return
+				}
+				ring, err := Load(t.Context(), store, testSealer(), now)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				rings[i] = ring
+			})
+		}
+		wg.Wait()
+		if t.Failed() {
+			t.FailNow()
+		}
+		got := states(t, stores[0], testNow)
+		for _, alg := range algs {
+			if got[alg+" active"] != 1 || got[alg+" next"] != 1 {
+				t.Errorf("%s: %v", alg, got)
+			}
+		}
+		if len(got) != 2*len(algs) {
+			t.Errorf("other keys: %v", got)
+		}
+		if n := secretRows(t, stores[0]); n != len(sealedPurposes()) {
+			t.Errorf("%d sealed secrets", n)
+		}
+		// What one signs, each other accepts.
+		for i, ring := range rings {
+			for _, alg := range algs {
+				token, err := ring.Sign(alg, typAccess, testClaims, testNow)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, _, err := rings[(i+1)%processes].Verify(token, typAccess); err != nil {
+					t.Errorf("%s: %v", alg, err)
+				}
+			}
+			id, mac := ring.MAC(PurposeClientSecret, testClaims)
+			if !rings[(i+1)%processes].VerifyMAC(PurposeClientSecret, id, testClaims, mac[:]) {
+				t.Error("MAC keys differ")
+			}
+		}
+	})
+}
+
+func TestEveryAlgorithmSurvivesTheDatabase(t *testing.T) {
+	onEachEngine(t, func(t *testing.T, open func() storage.Store) {
+		if err := ensure(t, open(), testSealer(), testNow, Algorithms()...); err != nil {
+			t.Fatal(err)
+		}
+		ring, err := Load(t.Context(), open(), testSealer(), testNow)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, alg := range Algorithms() {
+			token, err := ring.Sign(alg, typAccess, testClaims, testNow)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if claims, _, err := ring.Verify(token, typAccess); err != nil || !bytes.Equal(claims, testClaims) {
+				t.Errorf("%s: %s, %v", alg, claims, err)
+			}
+		}
+	})
+}
+
+func TestLaterStartWritesNothing(t *testing.T) {
+	onEachEngine(t, func(t *testing.T, open func() storage.Store) {
+		store := open()
+		if err := ensure(t, store, testSealer(), testNow, ES256, EdDSA); err != nil {
+			t.Fatal(err)
+		}
+		before := version(t, store)
+		for _, days := range []int{0, 1, 29, 30, 59} {
+			if err := ensure(t, store, testSealer(), testNow.AddDate(0, 0, days), ES256, EdDSA); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if version(t, store) != before {
+			t.Error("the registry changed")
+		}
+	})
+}
+
+func TestEnsureMakesOnlyWhatIsMissing(t *testing.T) {
+	onEachEngine(t, func(t *testing.T, open func() storage.Store) {
+		store := open()
+		for _, tt := range []struct {
+			name string
+			now  time.Time
+			algs []string
+			want map[string]int
+		}{
+			{"no algorithm: MAC keys only", testNow, nil, map[string]int{}},
+			{"one algorithm", testNow, []string{ES256}, map[string]int{"ES256 active": 1, "ES256 next": 1}},
+			{"another joins", testNow.Add(time.Hour), []string{ES256, EdDSA},
+				map[string]int{"ES256 active": 1, "ES256 next": 1, "EdDSA active": 1, "EdDSA next": 1}},
+			{"switched off for a year", testNow.AddDate(1, 0, 0), []string{ES256},
+				map[string]int{"ES256 removed": 2, "ES256 active": 1, "ES256 next": 1, "EdDSA removed": 2}},
+		} {
+			if err := ensure(t, store, testSealer(), tt.now, tt.algs...); err != nil {
+				t.Fatalf("%s: %v", tt.name, err)
+			}
+			if got := states(t, store, tt.now); fmt.Sprint(got) != fmt.Sprint(tt.want) {
+				t.Errorf("%s: got %v, want %v", tt.name, got, tt.want)
+			}
+			if n := secretRows(t, store); n != len(sealedPurposes()) {
+				t.Errorf("%s: %d sealed secrets", tt.name, n)
+			}
+		}
+	})
+}
+
+func TestWrongKEKStartsNothingAndMakesNothing(t *testing.T) {
+	onEachEngine(t, func(t *testing.T, open func() storage.Store) {
+		store := open()
+		right, wrong := testKEK(1), testKEK(2)
+		if err := ensure(t, store, &Sealer{Primary: right}, testNow, ES256); err != nil {
+			t.Fatal(err)
+		}
+		before := version(t, store)
+		for _, algs := range [][]string{nil, {ES256}, {ES256, EdDSA}} {
+			err := ensure(t, store, &Sealer{Primary: wrong}, testNow, algs...)
+			if !errors.Is(err, ErrWrongKEK) || !strings.Contains(err.Error(), right.ID()) || !strings.Contains(err.Error(), wrong.ID()) {
+				t.Errorf("%v: got %v", algs, err)
+			}
+			// Nor when every key is over and new ones are due.
+			if err := ensure(t, store, &Sealer{Primary: wrong}, testNow.AddDate(1, 0, 0), algs...); !errors.Is(err, ErrWrongKEK) {
+				t.Errorf("a year later, %v: got %v", algs, err)
+			}
+		}
+		if _, err := Load(t.Context(), store, &Sealer{Primary: wrong}, testNow); !errors.Is(err, ErrWrongKEK) {
+			t.Errorf("load: %v", err)
+		}
+		if version(t, store) != before {
+			t.Error("something was made")
+		}
+
+		changing := &Sealer{Primary: wrong, Previous: right}
+		if err := ensure(t, store, changing, testNow, ES256, EdDSA); err != nil {
+			t.Errorf("with the right one as the previous: %v", err)
+		}
+		if _, err := Load(t.Context(), store, changing, testNow); err != nil {
+			t.Errorf("load with the right one as the previous: %v", err)
+		}
+	})
+}
+
+func TestCanaryThatDoesNotOpenStopsTheStart(t *testing.T) {
+	onEachEngine(t, func(t *testing.T, open func() storage.Store) {
+		store := open()
+		// The id is the right one, the key behind it is not.
+		canary, err := newSealedSecret(t.Context(), purposeCanary, testSealer(), testNow)
+		if err != nil {
+			t.Fatal(err)
+		}
+		canary.Sealed = bytes.Clone(canary.Sealed)
+		canary.Sealed[len(canary.Sealed)-1] ^= 1
+		err = store.Update(t.Context(), func(ctx context.Context, tx storage.Tx) error {
+			return tx.CreateSealedSecret(ctx, canary)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := ensure(t, store, testSealer(), testNow, ES256); err == nil {
+			t.Error("started")
+		}
+		if got := states(t, store, testNow); len(got) != 0 {
+			t.Errorf("made %v", got)
+		}
+	})
+}
+
+func TestFirstStartsWithDifferentKEKsLeaveOneInCharge(t *testing.T) {
+	onEachEngine(t, func(t *testing.T, open func() storage.Store) {
+		const processes = 8
+		var faults [processes]error
+		stores := make([]storage.Store, processes)
+		for i := range stores {
+			stores[i] = open()
+		}
+		var wg sync.WaitGroup
+		for i, store := range stores {
+			wg.Go(func() {
+				faults[i] = ensure(t, store, &Sealer{Primary: testKEK(byte(1 + i%2))}, testNow, ES256)
+			})
+		}
+		wg.Wait()
+		won := [2]int{}
+		for i, err := range faults {
+			switch {
+			case err == nil:
+				won[i%2]++
+			case !errors.Is(err, ErrWrongKEK):
+				t.Error(err)
+			}
+		}
+		if won != [2]int{processes / 2, 0} && won != [2]int{0, processes / 2} {
+			t.Errorf("started with either key: %v", won)
+		}
+		if got := states(t, stores[0], testNow); got["ES256 active"] != 1 || got["ES256 next"] != 1 {
+			t.Errorf("keys: %v", got)
+		}
+	})
+}
+
+func TestListNeedsNoKEKAndFollowsTheSchedule(t *testing.T) {
+	onEachEngine(t, func(t *testing.T, open func() storage.Store) {
+		store := open()
+		if err := ensure(t, store, testSealer(), testNow, ES256); err != nil {
+			t.Fatal(err)
+		}
+		list, err := List(t.Context(), store, testNow)
+		if err != nil || len(list) != 2 {
+			t.Fatalf("got %v, %v", list, err)
+		}
+		s := DefaultSchedule()
+		active, next := list[0], list[1]
+		if active.State != StateActive || !active.SignUntil.Equal(testNow.Add(s.Sign)) || !active.RemoveAt.Equal(active.SignUntil.Add(s.Retire)) {
+			t.Errorf("active: %+v", active)
+		}
+		if next.State != StateNext || next.PublishAt.After(testNow) || !next.SignFrom.Equal(active.SignUntil) || !next.SignUntil.Equal(next.SignFrom.Add(s.Sign)) {
+			t.Errorf("next: %+v", next)
+		}
+	})
+}
