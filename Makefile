@@ -3,13 +3,11 @@
 .DEFAULT_GOAL := help
 .PHONY: help build check deps generate test bench load demo clean
 
-VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
-
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
 build: ## bin/signet and bin/orders, static
-	CGO_ENABLED=0 go build -trimpath -o bin/ -ldflags '-s -w -X main.version=$(VERSION)' ./cmd/signet ./cmd/orders
+	CGO_ENABLED=0 go build -trimpath -o bin/ -ldflags '-s -w' ./cmd/signet ./cmd/orders
 
 generate: ## the Go code of the templates
 	go tool templ generate -path templates -log-level warn

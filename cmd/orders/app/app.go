@@ -172,7 +172,7 @@ func (a *App) record(next http.Handler) http.Handler {
 				}
 			}
 			a.log.InfoContext(r.Context(), "request", "method", r.Method,
-				"route", chi.RouteContext(r.Context()).RoutePattern(), "status", seen.Status(), "took", time.Since(began))
+				"route", chi.RouteContext(r.Context()).RoutePattern(), "status", seen.Status(), "seconds", time.Since(began).Seconds())
 		}()
 		next.ServeHTTP(seen, r)
 	})
