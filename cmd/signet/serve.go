@@ -1,0 +1,263 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/signet-oidc/signet/provider"
+	"github.com/signet-oidc/signet/storage"
+	"github.com/signet-oidc/signet/web"
+)
+
+type serveCmd struct{ serveFlags }
+
+func (*serveCmd) Help() string {
+	return `Runs the provider. The first start makes the keys it needs; a SQLite database is made and brought up to date by itself, a PostgreSQL one by "signet migrate up" or --migrate.
+
+One line of JSON on standard output says when requests are answered and where. TERM stops taking requests after balancers had time to notice, an interrupt at once; what is under way is finished. HUP reads the certificate and the configuration file again.`
+}
+
+func (*serveCmd) Examples() string {
+	return "signet serve --issuer http://localhost:8080"
+}
+
+func (c *serveCmd) Run(ctx context.Context, a *app) error {
+	cfg, err := c.validate(a)
+	if err != nil {
+		return err
+	}
+	a.log = slog.New(slog.NewJSONHandler(a.stderr, nil))
+
+	// TERM asks for a drain, an interrupt for an end; ctx ends on either.
+	term := make(chan os.Signal, 1)
+	signal.Notify(term, syscall.SIGTERM)
+	defer signal.Stop(term)
+	reload := make(chan os.Signal, 1)
+	signal.Notify(reload, syscall.SIGHUP)
+	defer signal.Stop(reload)
+
+	s, err := a.start(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	if err := json.NewEncoder(a.stdout).Encode(map[string]any{
+		"event": "ready", "issuer": cfg.Issuer.String(),
+		"listen": s.public.Addr().String(), "admin_listen": s.admin.Addr().String(), "pid": os.Getpid(),
+	}); err != nil {
+		return errors.Join(fmt.Errorf("standard output: %w", err), s.stop(0))
+	}
+	a.suggest(ctx, s.store)
+
+	for {
+		select {
+		case <-reload:
+			a.reload(s)
+		case err := <-s.failed:
+			return errors.Join(err, s.stop(0))
+		case <-ctx.Done():
+			select {
+			case <-term:
+				a.log.Info("draining", "for", cfg.Drain.String())
+				s.drain(cfg.Drain / 3)
+				return s.stop(cfg.Drain - cfg.Drain/3)
+			default:
+				return s.stop(cfg.Drain)
+			}
+		}
+	}
+}
+
+// running is a provider that answers requests.
+type running struct {
+	store       storage.Store
+	web         *web.Server
+	certificate atomic.Pointer[tls.Certificate]
+	public      net.Listener
+	admin       net.Listener
+	servers     []*http.Server
+	failed      chan error // a listener that broke
+	stopWork    context.CancelFunc
+	worked      chan struct{} // closed when the background work has ended
+}
+
+// start wires the whole house together and begins to serve. It is the one
+// place that knows every part.
+func (a *app) start(ctx context.Context, cfg Config) (_ *running, err error) {
+	s := &running{failed: make(chan error, 2), worked: make(chan struct{})}
+	if cfg.TLSCert != "" {
+		if err := s.loadCertificate(cfg); err != nil {
+			return nil, err
+		}
+	}
+	if s.public, err = listen("--listen", cfg.Listen); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			s.close()
+		}
+	}()
+	if s.admin, err = listen("--admin-listen", cfg.AdminListen); err != nil {
+		return nil, err
+	}
+	if s.store, err = a.openStore(ctx, cfg.Database, cfg.Migrate); err != nil {
+		return nil, err
+	}
+	sealer, err := a.openSealer(ctx, cfg.Database, cfg.KEK, s.store)
+	if err != nil {
+		return nil, err
+	}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	policy := provider.DefaultPolicy()
+	now := func() time.Time { return time.Now().UTC() }
+	p, err := provider.New(ctx, provider.Config{
+		Issuer: cfg.Issuer, Store: s.store, Sealer: sealer, Policy: policy,
+		Outbound: provider.NewOutbound(cfg.OutboundAllow),
+		Metrics:  registry, Log: a.log, Now: now,
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.web = web.New(web.Config{
+		Issuer: cfg.Issuer, Provider: p, TrustedProxies: cfg.TrustedProxies, RequestTimeout: policy.RequestTimeout,
+		Registerer: registry, Gatherer: registry, Log: a.log, Now: now,
+	})
+
+	work, stopWork := context.WithCancel(context.WithoutCancel(ctx))
+	s.stopWork = stopWork
+	go func() {
+		defer close(s.worked)
+		p.Run(work)
+	}()
+	var certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
+	if cfg.TLSCert != "" {
+		certificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return s.certificate.Load(), nil }
+	}
+	s.serve(web.HTTPServer(s.web.Public(), a.log, certificate), s.public)
+	s.serve(web.HTTPServer(s.web.Admin(), a.log, nil), s.admin)
+	return s, nil
+}
+
+func listen(flag, address string) (net.Listener, error) {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, &failure{status: exitFailed, code: "listen", message: fmt.Sprintf("cannot listen on %s: %v", address, errors.Unwrap(err)),
+			fix: "end what uses the address, or choose another with " + flag}
+	}
+	return l, nil
+}
+
+func (s *running) serve(server *http.Server, l net.Listener) {
+	s.servers = append(s.servers, server)
+	go func() {
+		var err error
+		if server.TLSConfig != nil {
+			err = server.ServeTLS(l, "", "")
+		} else {
+			err = server.Serve(l)
+		}
+		if !errors.Is(err, http.ErrServerClosed) {
+			s.failed <- fmt.Errorf("serving on %s: %w", l.Addr(), err)
+		}
+	}()
+}
+
+func (s *running) loadCertificate(cfg Config) error {
+	certificate, err := tls.LoadX509KeyPair(cfg.TLSCert, cfg.TLSKey)
+	if err != nil {
+		return &failure{status: exitUsage, code: "certificate", message: "the certificate cannot be used: " + err.Error(),
+			fix: "check that --tls-cert and --tls-key are PEM files that belong together"}
+	}
+	s.certificate.Store(&certificate)
+	return nil
+}
+
+// reload takes over what may change while the server runs: the certificate
+// and the trusted proxies. A configuration with a fault changes nothing.
+func (a *app) reload(s *running) {
+	log := a.log
+	var r root
+	_, err := a.parse(&r)
+	a.log = log
+	if err == nil {
+		var cfg Config
+		if cfg, err = r.Serve.validate(a); err == nil && cfg.TLSCert != "" {
+			err = s.loadCertificate(cfg)
+		}
+		if err == nil {
+			s.web.SetTrustedProxies(cfg.TrustedProxies)
+			a.log.Info("configuration read again: certificate and trusted proxies are in force, other changes need a restart")
+			return
+		}
+	}
+	a.log.Error("configuration not taken over, the one before stays in force", "cause", err.Error())
+}
+
+// suggest says what to do next where nobody could get a token yet.
+func (a *app) suggest(ctx context.Context, store storage.Reader) {
+	one := storage.Page{Limit: 1}
+	clients, err := store.Clients(ctx, one)
+	if err != nil {
+		return // not worth failing for; requests will tell
+	}
+	users, err := store.Users(ctx, one)
+	if err != nil {
+		return
+	}
+	switch {
+	case len(clients) == 0:
+		a.log.Info("there are no clients yet: register an API with `signet resource create` and a service with `signet client create`; --help has examples")
+	case len(users) == 0:
+		a.log.Info("there are no users yet: `signet user create` makes one; services need none")
+	}
+}
+
+// drain tells balancers to send no more requests and answers what they send
+// until they have noticed.
+func (s *running) drain(wait time.Duration) {
+	s.web.Drain()
+	time.Sleep(wait)
+}
+
+// stop lets requests under way finish, for at most limit, and then closes
+// everything.
+func (s *running) stop(limit time.Duration) error {
+	s.web.Drain()
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	var errs []error
+	for _, server := range s.servers {
+		if err := server.Shutdown(ctx); err != nil {
+			errs = append(errs, fmt.Errorf("requests were cut off: %w", err), server.Close())
+		}
+	}
+	s.stopWork()
+	<-s.worked
+	return errors.Join(append(errs, s.store.Close())...)
+}
+
+// close undoes a start that failed half-way.
+func (s *running) close() {
+	_ = s.public.Close()
+	if s.admin != nil {
+		_ = s.admin.Close()
+	}
+	if s.store != nil {
+		_ = s.store.Close()
+	}
+}
