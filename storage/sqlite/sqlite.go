@@ -1,0 +1,194 @@
+// Package sqlite executes sqlstore's statements on one SQLite file: readers
+// side by side, and one writer that commits concurrent updates together, so
+// that they share the wait for the disk. Other processes may use the file at
+// the same time. It holds no statement about our tables.
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"time"
+
+	"modernc.org/sqlite"
+
+	"github.com/signet-oidc/signet/storage"
+	"github.com/signet-oidc/signet/storage/sqlstore"
+)
+
+// busyTimeout is how long a connection waits for another process's write.
+const busyTimeout = 4 * time.Second
+
+// Options are settings of a store. The zero value is a good choice.
+type Options struct {
+	// Readers is the number of connections that read; 0 means the number of
+	// CPUs, but at least 4.
+	Readers int
+}
+
+// Store implements storage.Store.
+type Store struct {
+	*sqlstore.Reader
+	readers *readers
+	writer  *writer
+	close   func() error // once
+}
+
+// Open opens the database file, and creates it, readable by its owner only,
+// where there is none; a directory that is missing is made with mode 0700.
+// The schema is not touched. The error wraps storage.ErrUnavailable when the
+// file cannot be opened.
+func Open(ctx context.Context, path string, opts Options) (*Store, error) {
+	if opts.Readers <= 0 {
+		opts.Readers = max(4, runtime.NumCPU())
+	}
+	if err := create(path); err != nil {
+		return nil, fmt.Errorf("%w: %w", storage.ErrUnavailable, err)
+	}
+	write, err := pool(path, false)
+	if err != nil {
+		return nil, err
+	}
+	read, err := pool(path, true)
+	if err != nil {
+		return nil, errors.Join(err, write.Close())
+	}
+	s := &Store{readers: newReaders(read, opts.Readers), writer: newWriter(write)}
+	s.close = sync.OnceValue(func() error { return errors.Join(s.writer.close(), s.readers.close()) })
+	s.Reader = sqlstore.NewReader(s.readers)
+	// The writer goes first: it makes the file a WAL database.
+	if err := s.writer.check(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("open %s: %w", path, err), s.Close())
+	}
+	if err := s.Ping(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("open %s: %w", path, err), s.Close())
+	}
+	return s, nil
+}
+
+// DB opens the database file, as Open does, for the migrations: one connection
+// whose transactions are immediate. The caller closes it.
+func DB(path string) (*sql.DB, error) {
+	if err := create(path); err != nil {
+		return nil, fmt.Errorf("%w: %w", storage.ErrUnavailable, err)
+	}
+	db, err := pool(path, false)
+	if err == nil {
+		db.SetMaxOpenConns(1)
+	}
+	return db, err
+}
+
+// Unavailable wraps err in storage.ErrUnavailable when that is what it means.
+// It is for errors of the *sql.DB that DB returned.
+func Unavailable(err error) error { return classify(err) }
+
+// pool returns connections to the file with every setting they need.
+func pool(path string, readOnly bool) (*sql.DB, error) {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return nil, fmt.Errorf("database path: %w", err)
+	}
+	query := url.Values{
+		"mode":          {"rw"}, // create made the file
+		"_txlock":       {"immediate"},
+		"_dqs":          {"0"},
+		"_defensive":    {"1"},
+		"_busy_timeout": {fmt.Sprint(busyTimeout.Milliseconds())},
+		"_pragma":       {"journal_size_limit(67108864)"},
+		"_foreign_keys": {"on"},
+		"_synchronous":  {"full"}, // a commit that was answered survives a power cut
+	}
+	if readOnly {
+		query.Set("_query_only", "on")
+	} else {
+		query.Set("_journal_mode", "wal")
+	}
+	slashed := filepath.ToSlash(abs)
+	if !strings.HasPrefix(slashed, "/") {
+		slashed = "/" + slashed // C:/… becomes file:///C:/…
+	}
+	dsn := url.URL{Scheme: "file", Path: slashed, RawQuery: query.Encode()}
+	connector, err := sqlite.NewConnector(dsn.String())
+	if err != nil {
+		return nil, fmt.Errorf("database path: %w", err)
+	}
+	db := sql.OpenDB(connector)
+	db.SetMaxIdleConns(64) // never close a connection for being idle
+	return db, nil
+}
+
+// create makes the file and its directory, durably, if they do not exist.
+func create(path string) error {
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	dir := filepath.Dir(path)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
+	// Both names must be on disk before the first commit is.
+	for _, d := range []string{dir, filepath.Dir(dir)} {
+		if err := syncDir(d); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func syncDir(dir string) error {
+	if runtime.GOOS == "windows" {
+		return nil // directories cannot be synced there, and need not be
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		if errors.Is(err, fs.ErrPermission) {
+			return nil // not ours, so not made by us either
+		}
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// Update implements storage.Store.
+func (s *Store) Update(ctx context.Context, fn func(ctx context.Context, tx storage.Tx) error) error {
+	return s.writer.update(ctx, fn)
+}
+
+// Now implements storage.Store. The one process that serves this file shares
+// its clock with it.
+func (s *Store) Now(ctx context.Context) (time.Time, error) {
+	if err := s.Ping(ctx); err != nil {
+		return time.Time{}, err
+	}
+	return time.Now().UTC(), nil
+}
+
+// Ping implements storage.Store.
+func (s *Store) Ping(ctx context.Context) error {
+	var n int64
+	if err := s.readers.QueryRow(ctx, `SELECT count(*) FROM sqlite_master`).Scan(&n); err != nil {
+		return fmt.Errorf("reach the database: %w", err)
+	}
+	return nil
+}
+
+// Close implements storage.Store. It waits for the calls under way.
+func (s *Store) Close() error {
+	return s.close()
+}

@@ -1,0 +1,196 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+
+	"github.com/signet-oidc/signet/storage"
+	"github.com/signet-oidc/signet/storage/sqlstore"
+)
+
+// maxBatch is how many updates share one commit at most.
+const maxBatch = 256
+
+// writer owns the one connection that writes. Its goroutine lends the
+// connection to each waiting update in turn, every one inside a savepoint of
+// the same transaction, until none is waiting; then it commits, and only then
+// answers them all. An update that is alone is committed at once.
+type writer struct {
+	db    *sql.DB
+	conn  *conn // nil until needed, and after it failed
+	jobs  chan *job
+	quit  chan struct{}
+	ended chan struct{}
+}
+
+// job is an update that waits for its turn.
+type job struct {
+	ctx    context.Context
+	turn   chan *conn // lends the connection
+	back   chan error // gives it back, with how the work went
+	result chan error // how it ended
+}
+
+func newWriter(db *sql.DB) *writer {
+	w := &writer{db: db, jobs: make(chan *job), quit: make(chan struct{}), ended: make(chan struct{})}
+	go w.run()
+	return w
+}
+
+// update runs fn, in the caller's goroutine, when it is its turn.
+func (w *writer) update(ctx context.Context, fn func(ctx context.Context, tx storage.Tx) error) error {
+	j := &job{ctx: ctx, turn: make(chan *conn), back: make(chan error, 1), result: make(chan error, 1)}
+	select {
+	case w.jobs <- j:
+	case <-ctx.Done():
+		return classify(ctx.Err())
+	case <-w.quit:
+		return errClosed
+	}
+	select {
+	case c := <-j.turn:
+		j.work(c, fn)
+		return <-j.result
+	case err := <-j.result: // no transaction could be begun
+		return err
+	case <-ctx.Done():
+		return classify(ctx.Err())
+	}
+}
+
+var errAbandoned = errors.New("update did not return")
+
+// work runs fn and gives the connection back whatever fn does: a panic or
+// runtime.Goexit goes on in the caller's goroutine, without its changes.
+func (j *job) work(c *conn, fn func(ctx context.Context, tx storage.Tx) error) {
+	err := errAbandoned
+	defer func() { j.back <- err }()
+	tx := sqlstore.NewTx(c)
+	failed := fn(j.ctx, tx)
+	if failed == nil {
+		failed = tx.Err()
+	}
+	err = failed
+}
+
+func (w *writer) run() {
+	defer close(w.ended)
+	for {
+		select {
+		case j := <-w.jobs:
+			w.batch(j)
+		case <-w.quit:
+			if w.conn != nil {
+				w.conn.discard()
+			}
+			return
+		}
+	}
+}
+
+// batch runs a job and those that wait behind it in one transaction.
+func (w *writer) batch(j *job) {
+	if err := w.begin(); err != nil {
+		for ; j != nil; j = w.waiting() { // they would only wait as long, one by one
+			j.result <- err
+		}
+		return
+	}
+	var done []*job
+	var lost error // why the whole transaction is
+	for n := 1; j != nil && lost == nil; n++ {
+		var err error
+		if err, lost = w.lend(j); err != nil {
+			j.result <- err
+		} else {
+			done = append(done, j)
+		}
+		if j = nil; n < maxBatch && lost == nil {
+			j = w.waiting()
+		}
+	}
+	if lost == nil {
+		lost = w.exec("COMMIT")
+	}
+	if lost != nil {
+		// Whatever state it is in, a new connection is in none.
+		w.conn.discard()
+		w.conn = nil
+		lost = fmt.Errorf("%w: commit: %w", storage.ErrUnavailable, lost)
+	}
+	for _, j := range done {
+		j.result <- lost
+	}
+}
+
+// waiting returns a job if one waits already.
+func (w *writer) waiting() *job {
+	select {
+	case j := <-w.jobs:
+		return j
+	default:
+		return nil
+	}
+}
+
+// begin starts a transaction, on a new connection if need be.
+func (w *writer) begin() (err error) {
+	if w.conn == nil {
+		if w.conn, err = connect(w.db); err != nil {
+			return fmt.Errorf("open the database: %w", err)
+		}
+	}
+	if err = w.exec("BEGIN IMMEDIATE"); err == nil {
+		return nil
+	}
+	if !busy(err) {
+		w.conn.discard()
+		w.conn = nil
+	}
+	return fmt.Errorf("begin: %w", err)
+}
+
+// lend gives a job its turn. err is how the job went; lost says that the
+// transaction can no longer be committed.
+func (w *writer) lend(j *job) (err, lost error) {
+	if err := w.exec("SAVEPOINT job"); err != nil {
+		return err, err
+	}
+	select {
+	case j.turn <- w.conn:
+		err = <-j.back
+	case <-j.ctx.Done():
+		err = classify(j.ctx.Err())
+	}
+	if err != nil {
+		// SQLite itself undoes the whole transaction on some errors (disk
+		// full, I/O), and with it every savepoint: then this fails.
+		lost = w.exec("ROLLBACK TO job")
+	}
+	if lost == nil {
+		lost = w.exec("RELEASE job")
+	}
+	if err == nil {
+		err = lost
+	}
+	return err, lost
+}
+
+func (w *writer) exec(query string) error {
+	_, err := w.conn.Exec(context.Background(), query)
+	return err
+}
+
+// check opens the connection and finds out whether the file can be written.
+func (w *writer) check(ctx context.Context) error {
+	return w.update(ctx, func(context.Context, storage.Tx) error { return nil })
+}
+
+// close waits for the batch under way.
+func (w *writer) close() error {
+	close(w.quit)
+	<-w.ended
+	return w.db.Close()
+}

@@ -1,0 +1,85 @@
+package sqlstore
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/signet-oidc/signet/storage"
+)
+
+const revocationColumns = `seq, kind, hash, effect, not_before, until, reason, chain, created_at`
+
+func scanRevocation(row Row, r *storage.Revocation) error {
+	return row.Scan(&r.Seq, &r.Key.Kind, bytesOf{&r.Key.Hash}, &r.Effect,
+		timeOf{&r.NotBefore}, timeOf{&r.Until}, &r.Reason, bytesOf{&r.Chain}, timeOf{&r.CreatedAt})
+}
+
+// maxRevocationKeys is how many keys one statement looks up.
+const maxRevocationKeys = 64
+
+// Revocations implements storage.Reader. It is on the path of every
+// introspection: one statement for all keys, in few distinct shapes, so that
+// each stays prepared.
+func (r *Reader) Revocations(ctx context.Context, keys []storage.RevocationKey, now time.Time) ([]storage.Revocation, error) {
+	var found []storage.Revocation
+	for chunk := range slices.Chunk(keys, maxRevocationKeys) {
+		shape := 1
+		for shape < len(chunk) {
+			shape *= 2
+		}
+		args := make([]any, 0, 1+shape)
+		args = append(args, now)
+		for i := range shape {
+			args = append(args, chunk[min(i, len(chunk)-1)].Hash)
+		}
+		// Only the latest entry for a (kind, hash) counts, ended or not.
+		rows, err := collect(ctx, r.db, scanRevocation, `SELECT `+revocationColumns+` FROM revocations AS r
+			WHERE (r.until > $1 OR r.until = 0) AND r.hash IN (`+placeholders(2, shape)+`)
+			AND NOT EXISTS (SELECT 1 FROM revocations AS later
+				WHERE later.hash = r.hash AND later.kind = r.kind AND later.seq > r.seq)`, args...)
+		if err != nil {
+			return nil, wrap(err, "look up revocations")
+		}
+		for _, row := range rows {
+			same := func(k storage.RevocationKey) bool {
+				return k.Kind == row.Key.Kind && string(k.Hash) == string(row.Key.Hash)
+			}
+			if slices.ContainsFunc(chunk, same) {
+				found = append(found, row)
+			}
+		}
+	}
+	return found, nil
+}
+
+// AppendRevocation implements storage.Tx. Updating the feed's one row is the
+// log's lock, as in LockRegistry.
+func (t *Tx) AppendRevocation(ctx context.Context, r storage.Revocation) (int64, error) {
+	var prev []byte
+	next := func() error {
+		return t.db.QueryRow(ctx, `UPDATE feed_state SET last_seq = last_seq + 1 WHERE id = 1
+			RETURNING last_seq, chain_head`).Scan(&r.Seq, bytesOf{&prev})
+	}
+	err := next()
+	if errors.Is(err, storage.ErrNotFound) { // the very first entry makes the feed
+		if _, err = t.db.Exec(ctx, `INSERT INTO feed_state (id, feed_id, last_seq, chain_head) VALUES (1, $1, 0, $2)
+			ON CONFLICT (id) DO NOTHING`, rand.Text(), []byte{}); err == nil {
+			err = next()
+		}
+	}
+	if err != nil {
+		return 0, wrap(err, "lock revocation log")
+	}
+	r.Chain = r.ChainAfter(prev)
+	if _, err := t.db.Exec(ctx, `INSERT INTO revocations (`+revocationColumns+`) VALUES (`+placeholders(1, 9)+`)`,
+		r.Seq, r.Key.Kind, r.Key.Hash, r.Effect, r.NotBefore, r.Until, r.Reason, r.Chain, r.CreatedAt); err != nil {
+		return 0, wrap(err, "append revocation")
+	}
+	if _, err := t.db.Exec(ctx, `UPDATE feed_state SET chain_head = $1 WHERE id = 1`, r.Chain); err != nil {
+		return 0, wrap(err, "advance revocation log")
+	}
+	return r.Seq, nil
+}
