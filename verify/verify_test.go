@@ -384,7 +384,7 @@ func TestForm(t *testing.T) {
 		}
 	})
 	t.Run("V14 nothing is allocated in proportion", func(t *testing.T) {
-		for _, token := range []string{strings.Repeat("x", 100<<20), strings.Repeat(".", 8000), b64(strings.Repeat("x", 2<<10)) + ".." + s} {
+		for _, token := range []string{strings.Repeat("x", 100<<20), h + "." + strings.Repeat("x", 100<<20) + "." + s, strings.Repeat(".", 8000), b64(strings.Repeat("x", 2<<10)) + ".." + s} {
 			const runs = 100
 			before := allocated()
 			for range runs {
@@ -455,7 +455,8 @@ func TestECDSASignature(t *testing.T) {
 		{"V17 all ones", []byte(strings.Repeat("\xff", 64))},
 		{"V17 63 bytes", good[:63]},
 		{"V17 65 bytes", append(good[:64:64], 0)},
-		{"V17 padded on the left", append([]byte{0}, good...)},
+		{"V17 r of 33 bytes", append(zero[:1:1], good...)},
+		{"V17 s of 33 bytes", append(append(good[:32:32], 0), good[32:]...)},
 		{"V17 DER", der},
 		{"V17 one byte", []byte{0}},
 		{"V17 another message's", key.rawSignature("other")},
@@ -595,9 +596,9 @@ func TestClaimsAccessors(t *testing.T) {
 		t.Error("HasRole or HasScope is not exact")
 	}
 	var more struct {
-		Tenant string `json:"tenant"`
+		Tenant string `json:"Tenant"`
 	}
-	if err := c.Decode(&more); err != nil || more.Tenant != "north" {
+	if err := c.Decode(&more); err != nil || more.Tenant != "south" {
 		t.Errorf("Decode: %+v, %v", more, err)
 	}
 	if err := c.Decode(new(int)); err == nil {
