@@ -15,6 +15,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -610,14 +611,15 @@ func TestDiscovery(t *testing.T) {
 		})
 	}
 	inBubble(t, "keys that moved are found again", func(t *testing.T, ctx context.Context) {
-		place, renamed := "/old", newKey("k2", "ES256")
+		var place atomic.Value
+		place.Store("/old")
 		world := transport(func(req *http.Request) (*http.Response, error) {
 			return roundTrip(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 				switch req.URL.Path {
 				case "/.well-known/openid-configuration":
-					fmt.Fprintf(w, `{"issuer":%q,"jwks_uri":%q}`, issuer, issuer+place)
-				case place:
-					fmt.Fprintf(w, `{"keys":[%s,%s]}`, key.jwk(), renamed.jwk())
+					fmt.Fprintf(w, `{"issuer":%q,"jwks_uri":%q}`, issuer, issuer+place.Load().(string))
+				case place.Load():
+					fmt.Fprintf(w, `{"keys":[%s]}`, key.jwk())
 				default:
 					http.NotFound(w, req)
 				}
@@ -628,7 +630,7 @@ func TestDiscovery(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		place = "/new"
+		place.Store("/new")
 		after(6 * time.Minute)
 		if s := v.Stats(); s.FetchFailures != 1 || s.KeyAge > 2*time.Minute {
 			t.Errorf("%+v", s)
