@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -61,6 +62,8 @@ func explain(err error) *failure {
 		return &failure{status: exitExists, code: "exists", message: object.Error(), fix: "choose another name, or change the one there is"}
 	case errors.Is(err, storage.ErrUnavailable):
 		return &failure{status: exitUnavailable, code: "unavailable", message: err.Error(), fix: "see that the database is up and --database names it"}
+	case errors.Is(err, context.Canceled):
+		return &failure{status: exitFailed, code: "interrupted", message: "interrupted"}
 	case errors.Is(err, migrations.ErrNewer):
 		return &failure{status: exitUnavailable, code: "schema_newer", message: err.Error()}
 	case errors.Is(err, keys.ErrWrongKEK):

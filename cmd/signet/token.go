@@ -65,7 +65,7 @@ func signatureAlgorithms() []jose.SignatureAlgorithm {
 }
 
 func (c *tokenInspect) Run(ctx context.Context, a *app) error {
-	token, err := a.readToken()
+	token, err := unlessInterrupted(ctx, a.readToken)
 	if err != nil {
 		return err
 	}
@@ -146,21 +146,24 @@ func takeApart(token string) (inspection, error) {
 
 // verifySignature says whether one of the keys made the token's signature.
 func verifySignature(token string, set jose.JSONWebKeySet) (state, reason string) {
-	jws, err := jose.ParseSigned(token, signatureAlgorithms())
+	jws, err := jose.ParseSignedCompact(token, signatureAlgorithms())
 	if err != nil {
 		return signatureInvalid, "its alg is none this server signs with"
 	}
 	header := jws.Signatures[0].Header
-	for _, key := range set.Key(header.KeyID) {
+	candidates := set.Key(header.KeyID)
+	if len(candidates) == 0 {
+		return signatureInvalid, fmt.Sprintf("there is no key with the kid %q", header.KeyID)
+	}
+	for _, key := range candidates {
 		if key.Algorithm != "" && key.Algorithm != header.Algorithm {
-			return signatureInvalid, "its alg is not the one of the key " + header.KeyID
+			continue // RFC 8725 §3.1: a key is for one algorithm
 		}
 		if _, err := jws.Verify(key); err == nil {
 			return signatureValid, ""
 		}
-		return signatureInvalid, "the key " + header.KeyID + " did not make it"
 	}
-	return signatureInvalid, fmt.Sprintf("there is no key with the kid %q", header.KeyID)
+	return signatureInvalid, fmt.Sprintf("the key %q did not make it", header.KeyID)
 }
 
 // databaseKeys returns the public half of every signing key, old ones included.

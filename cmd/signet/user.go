@@ -68,28 +68,19 @@ type passwordFlags struct {
 }
 
 // password reads a password; only a terminal is asked twice.
-func (a *app) password(fromStdin bool) (string, error) {
-	const longest = 4096 // bytes read; what is accepted is the provider's to say
+func (a *app) password(ctx context.Context, fromStdin bool) (string, error) {
 	if fromStdin {
-		line, err := bufio.NewReader(io.LimitReader(a.stdin, longest)).ReadString('\n')
-		if err != nil && !errors.Is(err, io.EOF) {
-			return "", fmt.Errorf("password: %w", err)
-		}
-		line = strings.TrimSuffix(strings.TrimSuffix(line, "\n"), "\r")
-		if line == "" {
-			return "", usage("standard input has no password", "pipe one line into the command")
-		}
-		return line, nil
+		return unlessInterrupted(ctx, a.readPassword)
 	}
 	terminal, ok := a.stdin.(*os.File)
 	if !ok || !term.IsTerminal(int(terminal.Fd())) {
 		return "", usage("there is no terminal to ask for the password on", "give it with --password-stdin")
 	}
-	first, err := a.ask(terminal, "Password: ")
+	first, err := a.ask(ctx, terminal, "Password: ")
 	if err != nil {
 		return "", err
 	}
-	second, err := a.ask(terminal, "Once more: ")
+	second, err := a.ask(ctx, terminal, "Once more: ")
 	if err != nil {
 		return "", err
 	}
@@ -99,14 +90,56 @@ func (a *app) password(fromStdin bool) (string, error) {
 	return first, nil
 }
 
-func (a *app) ask(terminal *os.File, prompt string) (string, error) {
+// readPassword reads one line of standard input.
+func (a *app) readPassword() (string, error) {
+	const longest = 4096 // bytes read; what is accepted is the provider's to say
+	line, err := bufio.NewReader(io.LimitReader(a.stdin, longest)).ReadString('\n')
+	if err != nil && !errors.Is(err, io.EOF) {
+		return "", fmt.Errorf("password: %w", err)
+	}
+	line = strings.TrimSuffix(strings.TrimSuffix(line, "\n"), "\r")
+	if line == "" {
+		return "", usage("standard input has no password", "pipe one line into the command")
+	}
+	return line, nil
+}
+
+// ask reads a line from the terminal without showing it.
+func (a *app) ask(ctx context.Context, terminal *os.File, prompt string) (string, error) {
+	fd := int(terminal.Fd())
+	before, err := term.GetState(fd)
+	if err != nil {
+		return "", fmt.Errorf("terminal: %w", err)
+	}
 	fmt.Fprint(a.stderr, prompt)
-	b, err := term.ReadPassword(int(terminal.Fd()))
+	b, err := unlessInterrupted(ctx, func() ([]byte, error) { return term.ReadPassword(fd) })
 	fmt.Fprintln(a.stderr)
 	if err != nil {
+		_ = term.Restore(fd, before) // an interrupted read leaves the terminal silent
 		return "", fmt.Errorf("password: %w", err)
 	}
 	return string(b), nil
+}
+
+// unlessInterrupted returns what read does, or the reason why ctx ended while
+// it was waiting for input. The read then goes on until the program ends.
+func unlessInterrupted[T any](ctx context.Context, read func() (T, error)) (T, error) {
+	type result struct {
+		value T
+		err   error
+	}
+	done := make(chan result, 1)
+	go func() {
+		value, err := read()
+		done <- result{value, err}
+	}()
+	select {
+	case r := <-done:
+		return r.value, r.err
+	case <-ctx.Done():
+		var none T
+		return none, ctx.Err()
+	}
 }
 
 type userCreate struct {
@@ -135,7 +168,7 @@ func (c *userCreate) Run(ctx context.Context, a *app) error {
 		password = provider.GeneratePassword()
 	} else {
 		var err error
-		if password, err = a.password(c.PasswordStdin); err != nil {
+		if password, err = a.password(ctx, c.PasswordStdin); err != nil {
 			return err
 		}
 	}
@@ -251,7 +284,7 @@ func (*userSetPassword) Examples() string {
 }
 
 func (c *userSetPassword) Run(ctx context.Context, a *app) error {
-	password, err := a.password(c.PasswordStdin)
+	password, err := a.password(ctx, c.PasswordStdin)
 	if err != nil {
 		return err
 	}
