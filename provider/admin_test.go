@@ -484,6 +484,20 @@ func faultFields(err error) []string {
 	return slices.Compact(fields)
 }
 
+// Identifier, origin, state and secrets are nothing an update can change.
+func TestUpdateClientKeepsIdentity(t *testing.T) {
+	o := newOffice(t)
+	before, _ := o.furnish()
+	o.clock = o.clock.Add(time.Hour)
+	after, err := o.UpdateClient(t.Context(), "nightly", func(c *storage.Client) {
+		c.ID, c.Origin, c.Enabled, c.Secrets, c.CreatedAt, c.UpdatedAt = "other", "registration", false, nil, time.Time{}, time.Time{}
+	})
+	if err != nil || after.ID != before.ID || after.Origin != before.Origin || !after.Enabled || len(after.Secrets) != 1 ||
+		!after.CreatedAt.Equal(before.CreatedAt) || !after.UpdatedAt.Equal(o.clock) {
+		t.Errorf("%+v, %v", after, err)
+	}
+}
+
 func TestApplicationType(t *testing.T) {
 	o := newOffice(t)
 	for uri, want := range map[string]string{
