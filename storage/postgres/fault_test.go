@@ -22,7 +22,7 @@ const noticed = 5 * time.Second
 
 // ownServer starts a server for this test alone, and returns it with the
 // address of its migrated database.
-func ownServer(t *testing.T) (*storagetest.Server, string) {
+func ownServer(t testing.TB) (*storagetest.Server, string) {
 	t.Helper()
 	server, err := storagetest.StartServer(storagetest.ServerOptions{})
 	if err != nil {
@@ -38,7 +38,7 @@ func ownServer(t *testing.T) (*storagetest.Server, string) {
 	return server, address
 }
 
-func migrate(t *testing.T, address string) {
+func migrate(t testing.TB, address string) {
 	t.Helper()
 	db, err := postgres.DB(address)
 	if err != nil {

@@ -156,11 +156,14 @@ func TestManyProcesses(t *testing.T) {
 		s := open(t, path)
 		for n := range each {
 			err := s.Update(t.Context(), func(ctx context.Context, tx storage.Tx) error {
+				if err := tx.LockRegistry(ctx); err != nil {
+					return err
+				}
 				_, err := tx.AppendRevocation(ctx, storage.Revocation{
 					Key:    storage.RevocationKey{Kind: "jti", Hash: fmt.Appendf(nil, "%d-%d", os.Getpid(), n)},
 					Effect: "block",
 				})
-				return errors.Join(err, tx.LockRegistry(ctx))
+				return err
 			})
 			if err != nil {
 				t.Fatal(err)

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -55,7 +56,8 @@ func NewReader(db DB) *Reader {
 // Tx implements storage.Tx.
 type Tx struct {
 	Reader
-	locked bool // the registry, in this transaction
+	// Whether this transaction has these locks.
+	registryLocked, logLocked bool
 }
 
 // NewTx returns the operations of a transaction that db executes.
@@ -284,7 +286,8 @@ func placeholders(first, n int) string {
 		if i > 0 {
 			b.WriteString(", ")
 		}
-		fmt.Fprintf(&b, "$%d", first+i)
+		b.WriteByte('$')
+		b.WriteString(strconv.Itoa(first + i))
 	}
 	return b.String()
 }
