@@ -23,6 +23,7 @@ type instance struct {
 	app    *app
 	db     databaseURL
 	kek    kekSource
+	issuer string        // "" before the first serve
 	offset time.Duration // of the database's clock against this machine's
 }
 
@@ -45,6 +46,10 @@ func (a *app) open(ctx context.Context) (*instance, error) {
 		return nil, fmt.Errorf("database clock: %w", err)
 	}
 	i.offset = time.Until(now)
+	if i.issuer, err = store.Setting(ctx, provider.SettingIssuer); err != nil && !errors.Is(err, storage.ErrNotFound) {
+		i.Close()
+		return nil, fmt.Errorf("settings: %w", err)
+	}
 	return i, nil
 }
 
@@ -58,7 +63,7 @@ func (i *instance) Close() { _ = i.Store.Close() }
 // Admin returns what the operator may do.
 func (i *instance) Admin() *provider.Admin {
 	return provider.NewAdmin(provider.AdminConfig{
-		Store: i.Store, Ring: i.ring, Policy: provider.DefaultPolicy(), Now: i.Now, Actor: "operator",
+		Store: i.Store, Ring: i.ring, Policy: provider.DefaultPolicy(), Now: i.Now, Actor: "operator", Issuer: i.issuer,
 	})
 }
 

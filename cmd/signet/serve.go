@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/signet-oidc/signet/provider"
+	"github.com/signet-oidc/signet/provider/keys"
 	"github.com/signet-oidc/signet/storage"
 	"github.com/signet-oidc/signet/web"
 )
@@ -126,7 +127,7 @@ func (a *app) start(ctx context.Context, cfg Config) (_ *running, err error) {
 	policy := provider.DefaultPolicy()
 	now := func() time.Time { return time.Now().UTC() }
 	p, err := provider.New(ctx, provider.Config{
-		Issuer: cfg.Issuer, Store: s.store, Sealer: sealer, Policy: policy,
+		Issuer: cfg.Issuer, Store: s.store, Sealer: sealer, Algorithms: keys.Algorithms(), Policy: policy,
 		Outbound: provider.NewOutbound(cfg.OutboundAllow),
 		Metrics:  registry, Log: a.log, Now: now,
 	})
