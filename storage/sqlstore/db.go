@@ -90,8 +90,18 @@ func (g guard) Query(ctx context.Context, query string, args ...any) (Rows, erro
 		return nil, err
 	}
 	rows, err := g.DB.Query(ctx, query, args...)
-	return rows, g.keep(err)
+	if err != nil {
+		return nil, g.keep(err)
+	}
+	return guardedRows{rows, g}, nil
 }
+
+type guardedRows struct {
+	Rows
+	g guard
+}
+
+func (r guardedRows) Err() error { return r.g.keep(r.Rows.Err()) }
 
 func (g guard) QueryRow(ctx context.Context, query string, args ...any) Row {
 	if err := g.prepare(args); err != nil {
