@@ -63,6 +63,7 @@ type options struct {
 	quiet   bool           // keeps no log, for benchmarks
 	algs    []string       // nil: those whose keys are made in no time
 	beside  *site          // the site that this one is another replica of
+	foreign bool           // it shares beside's keys only: its issuer is its own
 }
 
 // lockedBuffer collects the log of all goroutines.
@@ -220,7 +221,10 @@ func newSite(t testing.TB, store storage.Store, o options) *site {
 	s := &site{t: t, issuer: "http://" + l.Addr().String() + o.path, store: store, sealer: sealer, clock: clock, metrics: prometheus.NewRegistry(), log: &lockedBuffer{}}
 	s.url = s.issuer
 	if o.beside != nil {
-		s.issuer, s.db = o.beside.issuer, o.beside.db
+		s.db = o.beside.db
+		if !o.foreign {
+			s.issuer = o.beside.issuer
+		}
 	}
 	issuer, err := provider.ParseIssuer(s.issuer)
 	if err != nil {
