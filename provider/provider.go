@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/go-jose/go-jose/v3"
 	"github.com/ory/fosite"
 	"github.com/ory/fosite/i18n"
 	"github.com/prometheus/client_golang/prometheus"
@@ -123,6 +124,7 @@ func (p *Provider) composeFosite() *fosite.Fosite {
 		AccessTokenLifespan:          p.policy.AccessTokenLifetime,
 		MessageCatalog:               i18n.NewDefaultMessageCatalog(nil),
 		ClientSecretsHasher:          refuseSecrets{},
+		JWKSFetcherStrategy:          refuseFetches{},
 		EnforcePKCE:                  true,
 		SendDebugMessagesToClients:   false,
 	})
@@ -136,6 +138,16 @@ var errStockHasher = errors.New("fosite's own secret hashing was called")
 
 func (refuseSecrets) Compare(context.Context, []byte, []byte) error { return errStockHasher }
 func (refuseSecrets) Hash(context.Context, []byte) ([]byte, error)  { return nil, errStockHasher }
+
+// refuseFetches stands where fosite would fetch clients' keys, from anywhere
+// and without a limit (clientkeys.go does, with both).
+type refuseFetches struct{}
+
+var errStockFetch = errors.New("fosite's own key fetching was called")
+
+func (refuseFetches) Resolve(context.Context, string, bool) (*jose.JSONWebKeySet, error) {
+	return nil, errStockFetch
+}
 
 // Run does what goes on in the background until ctx ends: it follows changes
 // other processes make, watches the clock and removes expired rows.
