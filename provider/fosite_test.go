@@ -2,7 +2,10 @@ package provider
 
 import (
 	"context"
+	"crypto/ed25519"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -16,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-jose/go-jose/v4"
 	"github.com/ory/fosite"
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -29,6 +33,7 @@ import (
 type desk struct {
 	*Provider
 	store  *failing
+	admin  *Admin
 	secret string
 }
 
@@ -83,18 +88,18 @@ func newDesk(t *testing.T) *desk {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	admin := NewAdmin(AdminConfig{
+	d.admin = NewAdmin(AdminConfig{
 		Store: store, Policy: policy, Now: now, Actor: "operator", Issuer: testIssuer,
 		Ring: func(ctx context.Context) (*keys.Ring, error) { return keys.Load(ctx, store, sealer, now()) },
 	})
-	r := admin.DefaultResource()
+	r := d.admin.DefaultResource()
 	r.URI, r.Name, r.Scopes = "https://orders.example", "Orders", []storage.Scope{{Name: "orders:read"}}
-	if _, err := admin.CreateResource(ctx, r); err != nil {
+	if _, err := d.admin.CreateResource(ctx, r); err != nil {
 		t.Fatal(err)
 	}
 	c := DefaultClient()
 	c.ID, c.Name, c.GrantTypes, c.Scopes = "shop", "Shop", []string{grantClientCredentials}, []string{"orders:read"}
-	if _, d.secret, err = admin.CreateClient(ctx, c); err != nil {
+	if _, d.secret, err = d.admin.CreateClient(ctx, c); err != nil {
 		t.Fatal(err)
 	}
 	time.Sleep(policy.RegistryPoll) // then the next look sees the resource
@@ -357,6 +362,58 @@ func TestStoreFailure(t *testing.T) {
 				t.Errorf("after it: %s", w.Body)
 			}
 		})
+	}
+}
+
+// E7: an assertion whose use cannot be recorded lets nobody in, and the
+// client is told to try again, not that it failed.
+func TestAssertionNeedsTheStore(t *testing.T) {
+	d := newDesk(t)
+	_, private, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	set, err := json.Marshal(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: private.Public()}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := DefaultClient()
+	c.ID, c.Name, c.GrantTypes, c.Scopes = "robot", "Robot", []string{grantClientCredentials}, []string{"orders:read"}
+	c.AuthMethod, c.JWKS = authPrivateKeyJWT, string(set)
+	if _, _, err := d.admin.CreateClient(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.EdDSA, Key: private}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now().Unix()
+	jws, err := signer.Sign(fmt.Appendf(nil, `{"iss":"robot","sub":"robot","aud":%q,"iat":%d,"exp":%d,"jti":"1"}`, testIssuer, now, now+60))
+	if err != nil {
+		t.Fatal(err)
+	}
+	assertion, err := jws.CompactSerialize()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask := func() int {
+		form := url.Values{"grant_type": {grantClientCredentials}, "client_assertion_type": {assertionType}, "client_assertion": {assertion}}
+		r := httptest.NewRequest(http.MethodPost, "/", strings.NewReader(form.Encode()))
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		w := httptest.NewRecorder()
+		d.Token(w, r)
+		return w.Code
+	}
+	d.store.updates.Store(&storage.ErrUnavailable)
+	if code := ask(); code != http.StatusServiceUnavailable {
+		t.Errorf("with the database away: %d", code)
+	}
+	d.store.updates.Store(nil)
+	if code := ask(); code != http.StatusOK {
+		t.Errorf("E7 a use that was not recorded counts: %d", code)
+	}
+	if code := ask(); code != http.StatusUnauthorized {
+		t.Errorf("E7 the second use: %d", code)
 	}
 }
 

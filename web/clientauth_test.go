@@ -24,6 +24,11 @@ func asPublic(c *storage.Client) {
 	c.RedirectURIs = []string{"https://app.example/cb"}
 }
 
+// address returns the i-th of many client addresses.
+func address(i int) string {
+	return netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}).String()
+}
+
 // trusted are the proxies of tests that speak for many addresses.
 func trusted() []netip.Prefix { return []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")} }
 
@@ -169,7 +174,7 @@ func benchmarkRefusal(b *testing.B, id string) {
 		req.Header.Set("Content-Type", formType)
 		req.Header.Set("Authorization", basic(id, "sgs_wrong"))
 		// An address each, so that the throttle has no part in it.
-		req.Header.Set("X-Forwarded-For", netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}).String())
+		req.Header.Set("X-Forwarded-For", address(i))
 		w := httptest.NewRecorder()
 		s.public.ServeHTTP(w, req)
 		if w.Code != http.StatusUnauthorized {
@@ -318,8 +323,7 @@ func TestForwardedForIsNotBelieved(t *testing.T) {
 	onBoth(t, options{}, func(t *testing.T, s *site) {
 		s.register("shop")
 		for i := range 60 {
-			a := s.form("/token", "shop", "sgs_wrong", clientCredentials(),
-				"X-Forwarded-For", netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}).String())
+			a := s.form("/token", "shop", "sgs_wrong", clientCredentials(), "X-Forwarded-For", address(i))
 			if a.status == http.StatusTooManyRequests {
 				return
 			}

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
-	"net/netip"
 	"net/url"
 	"strings"
 	"sync/atomic"
@@ -27,15 +26,14 @@ func newFuzzed(f *testing.F) *fuzzed {
 
 // ask posts the form and holds what is true of every answer: it is never a
 // fault of ours, and every refusal is an OAuth error in JSON.
-func (s *fuzzed) ask(t *testing.T, body, authorization string) int {
+func (s *fuzzed) ask(t testing.TB, body, authorization string) int {
 	req := httptest.NewRequest(http.MethodPost, "/token", strings.NewReader(body))
 	req.Header.Set("Content-Type", formType)
 	if authorization != "" {
 		req.Header["Authorization"] = []string{authorization}
 	}
 	// An address each, so that the throttle hides nothing.
-	n := s.asked.Add(1)
-	req.RemoteAddr = netip.AddrFrom4([4]byte{10, byte(n >> 16), byte(n >> 8), byte(n)}).String() + ":1"
+	req.RemoteAddr = address(int(s.asked.Add(1))) + ":1"
 	w := httptest.NewRecorder()
 	s.public.ServeHTTP(w, req)
 	if w.Code >= 500 {
@@ -65,7 +63,7 @@ func FuzzTokenForm(f *testing.F) {
 	s := newFuzzed(f)
 	secret := s.register("post", asPost)
 	right := url.Values{"grant_type": {"client_credentials"}, "client_id": {"post"}, "client_secret": {secret}}.Encode()
-	if code := s.ask(&testing.T{}, right, ""); code != http.StatusOK {
+	if code := s.ask(f, right, ""); code != http.StatusOK {
 		f.Fatalf("the right form is answered %d", code)
 	}
 	for _, seed := range []string{
@@ -125,7 +123,7 @@ func FuzzAssertion(f *testing.F) {
 		v.Set("client_assertion", assertion)
 		return v.Encode()
 	}
-	if code := s.ask(&testing.T{}, form(spent), ""); code != http.StatusOK {
+	if code := s.ask(f, form(spent), ""); code != http.StatusOK {
 		f.Fatalf("the right assertion is answered %d", code)
 	}
 	claims := claimsFor(s.site, "robot")
