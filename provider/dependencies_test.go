@@ -23,7 +23,7 @@ func TestDependencyFloors(t *testing.T) {
 	}
 	for module, floor := range map[string]string{
 		"github.com/go-jose/go-jose/v3": "v3.0.5", // CVE-2025-27144, CVE-2026-34986
-		"github.com/go-jose/go-jose/v4": "v4.1.4", // CVE-2026-34986
+		"github.com/go-jose/go-jose/v4": "v4.0.5", // CVE-2025-27144
 		"github.com/jackc/pgx/v5":       "v5.9.2", // CVE-2026-33815, -33816, -41889
 		"github.com/go-chi/chi/v5":      "v5.3.0", // GHSA-3fxj, -9g5q, -rjr7, -vrw8, -mqqf
 		"github.com/ory/fosite":         "v0.49.0",
