@@ -12,6 +12,7 @@ type session struct {
 	view    view
 	award   award
 	subject string
+	tokenID string // jti of what was signed, for the log
 }
 
 // The methods of fosite.Session. Lifetimes are ours (see policy.go), so what
