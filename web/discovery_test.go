@@ -8,8 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-
-	"github.com/signet-oidc/signet/provider/keys"
 )
 
 var update = flag.Bool("update", false, "write the golden files")
@@ -73,7 +71,7 @@ func (s *site) at(method, url string, header ...string) answer {
 func TestDiscovery(t *testing.T) {
 	for name, path := range map[string]string{"root": "", "path": "/tenant/one"} {
 		t.Run(name, func(t *testing.T) {
-			onBoth(t, options{path: path, algs: keys.Algorithms()}, func(t *testing.T, s *site) {
+			onBoth(t, options{path: path}, func(t *testing.T, s *site) {
 				t.Run("golden", func(t *testing.T) {
 					golden(t, s, "metadata.json", s.get("/.well-known/openid-configuration").body)
 				})

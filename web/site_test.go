@@ -201,6 +201,7 @@ func newSite(t testing.TB, store storage.Store, o options) *site {
 		o.algs = []string{keys.ES256, keys.EdDSA}
 	}
 	policy := provider.DefaultPolicy()
+	policy.RegistryPoll = 20 * time.Millisecond // so that tests need not wait long
 	if o.policy != nil {
 		o.policy(&policy)
 	}
@@ -319,7 +320,7 @@ func (c *movedClock) now() time.Time {
 func (c *movedClock) set(ahead time.Duration) { c.ahead.Store(int64(ahead)) }
 
 // settle waits until the running provider has noticed what the test changed.
-func (s *site) settle() { time.Sleep(300 * time.Millisecond) }
+func (s *site) settle() { time.Sleep(100 * time.Millisecond) }
 
 // answer is what came back.
 type answer struct {
