@@ -3,12 +3,12 @@ package provider
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
+	"github.com/go-jose/go-jose/v4/json" // member names by case, and no duplicates
 
 	"github.com/signet-oidc/signet/storage"
 )
@@ -78,6 +78,10 @@ func (p *Provider) verifyAssertion(ctx context.Context, c *client, assertion str
 	if c.AuthSigningAlg != "" && c.AuthSigningAlg != header.Algorithm {
 		return fmt.Errorf("assertion is signed with %s, registered is %s", header.Algorithm, c.AuthSigningAlg)
 	}
+	// RFC 8725 §3.11: what was signed for another purpose is no assertion.
+	if typ, ok := header.ExtraHeaders[jose.HeaderType]; ok && typ != "JWT" && typ != "client-authentication+jwt" {
+		return fmt.Errorf("assertion has the type %v", typ)
+	}
 	// A key the assertion brings along proves nothing (RFC 8725 §3.5).
 	if header.JSONWebKey != nil {
 		return errors.New("assertion brings its own key")
@@ -123,6 +127,8 @@ func (p *Provider) verifyAssertion(ctx context.Context, c *client, assertion str
 		return errors.New("assertion has expired")
 	case *claims.Expires > at+p.policy.AssertionLifetime.Seconds()+skew:
 		return fmt.Errorf("assertion expires more than %s ahead", p.policy.AssertionLifetime)
+	case *claims.Expires-*claims.IssuedAt > p.policy.AssertionLifetime.Seconds()+skew:
+		return fmt.Errorf("assertion is good for more than %s", p.policy.AssertionLifetime)
 	case *claims.IssuedAt > at+skew:
 		return errors.New("assertion is from the future")
 	case claims.NotBefore != nil && *claims.NotBefore > at+skew:
@@ -133,7 +139,8 @@ func (p *Provider) verifyAssertion(ctx context.Context, c *client, assertion str
 	}
 
 	hash := sha256.Sum256([]byte(c.ID + "\x00" + claims.ID))
-	expires := time.UnixMilli(int64((*claims.Expires + skew) * 1000)).Add(time.Second)
+	// Remembered until no replica takes it any more, however their clocks differ.
+	expires := time.UnixMilli(int64((*claims.Expires + skew) * 1000)).Add(2*p.policy.MaxClockOffset + time.Second)
 	err = p.store.Update(ctx, func(ctx context.Context, tx storage.Tx) error {
 		return tx.UseOnce(ctx, storage.OneTime{
 			Kind: kindAssertion, KeyHash: hash[:], Subject: c.ID, CreatedAt: now, ExpiresAt: expires,

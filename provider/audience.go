@@ -110,6 +110,13 @@ func (s *snapshot) decide(issuer string, w wish, allowed, held []string, firstPa
 		}
 		return award{}, invalidScope("No scope is left that means something to the resource and is registered for this client.")
 	}
+	// A resource that gets no scope gets no token: otherwise any client could
+	// add any API to its audience and pass where only the audience is checked.
+	for _, uri := range audience {
+		if !slices.ContainsFunc(a.scopes, func(scope string) bool { return s.meaningful(issuer, scope, []string{uri}) }) {
+			return award{}, invalidTarget(fmt.Sprintf("No scope granted belongs to the resource '%s'.", clip(uri)))
+		}
+	}
 	if err := s.shape(&a); err != nil {
 		return award{}, err
 	}

@@ -22,6 +22,9 @@ const (
 	authNone          = "none"
 )
 
+// maxClientID bounds what is looked up; registration makes none longer.
+const maxClientID = 128
+
 // assertionType is the one client_assertion_type (RFC 7523 §2.2).
 const assertionType = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
@@ -35,7 +38,8 @@ type credentials struct {
 
 // authenticateClient is fosite's client authentication hook. It judges the
 // request by the one method it uses, which must be the one the client is
-// registered with; every failure looks and costs the same from outside.
+// registered with. Every failure is answered alike, and a wrong secret costs
+// the same whether or not there is such a client.
 func (p *Provider) authenticateClient(ctx context.Context, r *http.Request, form url.Values) (fosite.Client, error) {
 	cred, err := readCredentials(r, form)
 	if err != nil {
@@ -46,9 +50,6 @@ func (p *Provider) authenticateClient(ctx context.Context, r *http.Request, form
 		return nil, err
 	}
 	now, address := p.now(), r.RemoteAddr
-	if p.throttle.blocked(cred.clientID, address, now) {
-		return nil, tooManyFailures(fmt.Errorf("client %q from %s is throttled", clip(cred.clientID), address))
-	}
 	c, err := p.registry.client(ctx, view, cred.clientID)
 	known := err == nil
 	if !known {
@@ -66,8 +67,8 @@ func (p *Provider) authenticateClient(ctx context.Context, r *http.Request, form
 		}
 	case authPrivateKeyJWT:
 		cause = p.verifyAssertion(ctx, c, cred.assertion, now)
-		if errors.Is(cause, storage.ErrUnavailable) {
-			return nil, cause
+		if errors.Is(cause, storage.ErrUnavailable) || errors.Is(cause, errKeysUnavailable) {
+			return nil, unavailable(cause)
 		}
 	}
 	switch {
@@ -79,9 +80,14 @@ func (p *Provider) authenticateClient(ctx context.Context, r *http.Request, form
 		cause = errors.New("client is disabled")
 	}
 	if cause != nil {
-		p.throttle.failed(cred.clientID, address, now)
 		p.metrics.authFailures.Inc()
-		return nil, invalidClient(fmt.Errorf("client %q: %w", clip(cred.clientID), cause))
+		cause = fmt.Errorf("client %q from %s: %w", clip(cred.clientID), address, cause)
+		// Only failures are throttled: a neighbour's must not keep out a
+		// client that has the right credentials.
+		if p.throttle.failed(cred.clientID, address, now) {
+			return nil, tooManyFailures(cause)
+		}
+		return nil, invalidClient(cause)
 	}
 	return c, nil
 }
@@ -126,15 +132,21 @@ func readCredentials(r *http.Request, form url.Values) (credentials, error) {
 		if bodyID == "" {
 			return credentials{}, invalidClient(errors.New("no client authentication in the request"))
 		}
-		return credentials{method: authNone, clientID: bodyID}, nil
+		found = []credentials{{method: authNone, clientID: bodyID}}
 	case 1:
 		if found[0].clientID == "" {
 			return credentials{}, invalidClient(errors.New("no client_id in the request"))
 		}
-		return found[0], nil
 	default:
 		return credentials{}, invalidRequest("Use one client authentication method, not several at once.")
 	}
+	cred := found[0]
+	if len(cred.clientID) > maxClientID {
+		return credentials{}, invalidClient(errors.New("client_id is longer than any there is"))
+	}
+	// What is remembered of it must not keep the whole body in memory.
+	cred.clientID = strings.Clone(cred.clientID)
+	return cred, nil
 }
 
 // readBasic reads Basic credentials, both halves of which are form-encoded

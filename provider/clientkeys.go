@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
@@ -20,24 +21,36 @@ const (
 	// clientKeysCooldown is the least time between two fetches of one
 	// jwks_uri, whatever the requests ask for.
 	clientKeysCooldown = 30 * time.Second
-	// clientKeysMaxAge is how long a fetched set is used before it is fetched again.
-	clientKeysMaxAge = 15 * time.Minute
+	// clientKeysFresh is how long a fetched set is used before it is fetched
+	// again, clientKeysMaxAge how long while fetching fails: a key that the
+	// client withdrew must not live on because its server is kept from us.
+	clientKeysFresh  = 15 * time.Minute
+	clientKeysMaxAge = time.Hour
 )
+
+// errKeysUnavailable says that a client's keys could not be fetched. It is no
+// statement about the client's credentials.
+var errKeysUnavailable = errors.New("the client's jwks_uri cannot be fetched")
 
 // remoteKeys fetches clients' jwks_uri documents, each at most once per
 // cool-down and never twice at the same time.
 type remoteKeys struct {
 	outbound *Outbound
-	entries  *cache[string, *remoteSet]
 	mu       sync.Mutex // held while an entry is made
+	entries  *cache[string, *remoteSet]
 }
 
 type remoteSet struct {
-	mu        sync.Mutex // held during the fetch, so that others wait for it
-	set       *jose.JSONWebKeySet
-	fetchedAt time.Time // of set
-	triedAt   time.Time
-	err       error // of the last try
+	known atomic.Pointer[fetchedSet]
+
+	mu      sync.Mutex // held during a fetch: those who need its outcome wait
+	triedAt time.Time
+	err     error // of the last try
+}
+
+type fetchedSet struct {
+	*jose.JSONWebKeySet
+	at time.Time
 }
 
 func newRemoteKeys(outbound *Outbound, capacity int) *remoteKeys {
@@ -55,25 +68,48 @@ func (k *remoteKeys) get(ctx context.Context, uri, kid string, now time.Time) (*
 	}
 	k.mu.Unlock()
 
+	if set := entry.known.Load(); set.serves(kid, now) {
+		return set.JSONWebKeySet, nil // no waiting for a fetch that somebody else needs
+	}
 	entry.mu.Lock()
 	defer entry.mu.Unlock()
-	current := entry.set != nil && now.Sub(entry.fetchedAt) < clientKeysMaxAge &&
-		(kid == "" || len(entry.set.Key(kid)) > 0)
-	if !current && (entry.triedAt.IsZero() || now.Sub(entry.triedAt) >= clientKeysCooldown) {
+	set := entry.known.Load()
+	if !set.serves(kid, now) && (entry.triedAt.IsZero() || now.Sub(entry.triedAt) >= clientKeysCooldown) {
 		entry.triedAt = now
-		body, err := k.outbound.Get(ctx, uri)
-		if err == nil {
-			var set *jose.JSONWebKeySet
-			if set, err = parseClientKeys(body); err == nil {
-				entry.set, entry.fetchedAt = set, now
-			}
+		// The fetch is for everybody: whoever caused it may hang up.
+		fetched, err := k.fetch(context.WithoutCancel(ctx), uri, now)
+		if entry.err = err; err == nil {
+			set = fetched
+			entry.known.Store(set)
 		}
-		entry.err = err
 	}
-	if entry.set == nil {
-		return nil, fmt.Errorf("jwks_uri: %w", entry.err)
+	switch {
+	case set != nil && now.Sub(set.at) < clientKeysMaxAge:
+		return set.JSONWebKeySet, nil
+	case entry.err != nil:
+		return nil, fmt.Errorf("%w: %w", errKeysUnavailable, entry.err)
+	default:
+		return nil, errKeysUnavailable
 	}
-	return entry.set, nil
+}
+
+// serves says whether the set is fresh and has the key asked for.
+func (s *fetchedSet) serves(kid string, now time.Time) bool {
+	return s != nil && now.Sub(s.at) < clientKeysFresh && (kid == "" || len(s.Key(kid)) > 0)
+}
+
+func (k *remoteKeys) fetch(ctx context.Context, uri string, now time.Time) (*fetchedSet, error) {
+	ctx, cancel := context.WithTimeout(ctx, outboundTimeout)
+	defer cancel()
+	body, err := k.outbound.Get(ctx, uri)
+	if err != nil {
+		return nil, err
+	}
+	set, err := parseClientKeys(body)
+	if err != nil {
+		return nil, err
+	}
+	return &fetchedSet{set, now}, nil
 }
 
 // clientKeys returns the keys that may verify the client's assertions.

@@ -19,6 +19,7 @@ type clock struct {
 	now    func() time.Time
 	log    *slog.Logger
 	offset atomic.Int64 // nanoseconds, ours minus the database's
+	error  atomic.Int64 // nanoseconds, how far off that may be
 }
 
 // measure reads the database's clock, assuming that the answer took as long
@@ -30,8 +31,17 @@ func (c *clock) measure(ctx context.Context) error {
 		return fmt.Errorf("database clock: %w", err)
 	}
 	after := c.now()
-	c.offset.Store(int64(before.Add(after.Sub(before) / 2).Sub(theirs)))
+	half := after.Sub(before) / 2
+	c.offset.Store(int64(before.Add(half).Sub(theirs)))
+	c.error.Store(int64(half))
 	return nil
+}
+
+// shared returns the moment of our clock as the database's clock had it, or a
+// little earlier: what is dated by it compares with entries of the revocation
+// log whichever replica made either.
+func (c *clock) shared(t time.Time) time.Time {
+	return t.Add(-time.Duration(c.offset.Load() + c.error.Load()))
 }
 
 // check returns why nothing may be issued, or nil.

@@ -128,7 +128,7 @@ func (p *Provider) writeError(w http.ResponseWriter, r *http.Request, err error)
 	}
 	p.log.LogAttrs(r.Context(), level, "request refused",
 		slog.String("request_id", h.Get(RequestIDHeader)),
-		slog.String("path", r.URL.Path),
+		slog.String("path", LogPath(r)),
 		slog.Int("status", e.Status),
 		slog.String("error", e.Code),
 		slog.String("client_id", e.client),
@@ -137,6 +137,16 @@ func (p *Provider) writeError(w http.ResponseWriter, r *http.Request, err error)
 		Code        string `json:"error"`
 		Description string `json:"error_description"`
 	}{e.Code, e.Description})
+}
+
+// LogPath is the path of a request as far as a log should hold it: strangers
+// choose it.
+func LogPath(r *http.Request) string {
+	const most = 200
+	if len(r.URL.Path) > most {
+		return r.URL.Path[:most] + "..."
+	}
+	return r.URL.Path
 }
 
 // writeJSON answers with a body that no cache may keep (RFC 6749 §5.1).

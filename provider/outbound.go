@@ -55,16 +55,15 @@ var notPublic = []netip.Prefix{
 	netip.MustParsePrefix("100.64.0.0/10"),
 	netip.MustParsePrefix("192.0.0.0/24"),
 	netip.MustParsePrefix("192.0.2.0/24"),
+	netip.MustParsePrefix("192.88.99.0/24"),
 	netip.MustParsePrefix("198.18.0.0/15"),
 	netip.MustParsePrefix("198.51.100.0/24"),
 	netip.MustParsePrefix("203.0.113.0/24"),
 	netip.MustParsePrefix("240.0.0.0/4"),
-	netip.MustParsePrefix("64:ff9b::/96"),
-	netip.MustParsePrefix("64:ff9b:1::/48"),
-	netip.MustParsePrefix("100::/64"),
 	netip.MustParsePrefix("2001::/23"),
 	netip.MustParsePrefix("2001:db8::/32"),
 	netip.MustParsePrefix("2002::/16"),
+	netip.MustParsePrefix("3fff::/20"),
 }
 
 func (o *Outbound) checkDial(_, address string, _ syscall.RawConn) error {
@@ -79,7 +78,8 @@ func (o *Outbound) checkDial(_, address string, _ syscall.RawConn) error {
 	if ap.Port() != 443 {
 		return fmt.Errorf("outbound to port %d is not allowed", ap.Port())
 	}
-	if !addr.IsGlobalUnicast() || addr.IsPrivate() {
+	// Of IPv6, 2000::/3 is all that was ever given out (RFC 4291 §2.4).
+	if !addr.IsGlobalUnicast() || addr.IsPrivate() || addr.Is6() && addr.As16()[0]>>5 != 1 {
 		return fmt.Errorf("outbound to %s is not allowed: not a public address (see --outbound-allow)", addr)
 	}
 	for _, p := range notPublic {

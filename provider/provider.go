@@ -64,22 +64,22 @@ func New(ctx context.Context, cfg Config) (*Provider, error) {
 		policy:     cfg.Policy,
 		log:        cfg.Log,
 		now:        cfg.Now,
-		registry:   &registry{store: cfg.Store, sealer: cfg.Sealer, policy: cfg.Policy, now: cfg.Now, log: cfg.Log},
 		clock:      &clock{store: cfg.Store, policy: cfg.Policy, now: cfg.Now, log: cfg.Log},
 		throttle:   newThrottle(),
 		remoteKeys: newRemoteKeys(cfg.Outbound, cfg.Policy.CachedClients),
 		tokens:     newCache[[sha256.Size]byte, *issued](cfg.Policy.CachedTokens),
 	}
+	p.registry = &registry{store: cfg.Store, sealer: cfg.Sealer, clock: p.clock, policy: cfg.Policy, now: cfg.Now, log: cfg.Log}
 	if err := p.claimIssuer(ctx); err != nil {
 		return nil, err
 	}
 	p.fosite = p.composeFosite()
 	p.metrics = newMetrics(cfg.Metrics, p.registry, p.clock, p.now)
 	p.metadata = p.newMetadata()
-	if err := p.registry.refresh(ctx); err != nil {
+	if err := p.clock.measure(ctx); err != nil {
 		return nil, err
 	}
-	if err := p.clock.measure(ctx); err != nil {
+	if err := p.registry.refresh(ctx); err != nil {
 		return nil, err
 	}
 	return p, nil

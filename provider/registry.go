@@ -22,6 +22,7 @@ import (
 type registry struct {
 	store  storage.Store
 	sealer *keys.Sealer
+	clock  *clock
 	policy Policy
 	now    func() time.Time
 	log    *slog.Logger
@@ -44,8 +45,8 @@ type snapshot struct {
 	clients   *cache[string, *client] // nil for a client that does not exist
 }
 
-// view is a snapshot with the time as of which the request that holds it may
-// call it true.
+// view is a snapshot with the time, of the clock all replicas share, as of
+// which the request that holds it may call it true.
 type view struct {
 	*snapshot
 	asOf time.Time
@@ -74,7 +75,7 @@ func (r *registry) fresh() (view, bool) {
 	asOf := time.UnixMilli(s.asOf.Load()).UTC()
 	age := r.now().Sub(asOf)
 	// A clock that was set back makes the age negative: ask again.
-	return view{snapshot: s, asOf: asOf}, age >= -r.policy.RegistryPoll && age <= r.policy.RegistryMaxAge
+	return view{snapshot: s, asOf: r.clock.shared(asOf)}, age >= -r.policy.RegistryPoll && age <= r.policy.RegistryMaxAge
 }
 
 // refresh asks for the registry's version and reads it anew when it changed

@@ -53,6 +53,8 @@ func (p *Provider) revoke(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
+const kindRevokedToken = "revoked_token"
+
 // revokeToken blocks one access token for the rest of its life. Doing it
 // again, or after that life, changes nothing, so a client cannot grow the log
 // beyond the tokens it was issued.
@@ -64,8 +66,11 @@ func (p *Provider) revokeToken(ctx context.Context, t *issued, requestID, addres
 	}
 	entry := revocation.Block(revocation.KindToken, t.id, "revoked by its client", now, until)
 	err := p.store.Update(ctx, func(ctx context.Context, tx storage.Tx) error {
-		earlier, err := tx.Revocations(ctx, []storage.RevocationKey{entry.Key}, now)
-		if err != nil || len(earlier) > 0 {
+		// Of any number of requests at once, one appends.
+		err := tx.UseOnce(ctx, storage.OneTime{
+			Kind: kindRevokedToken, KeyHash: entry.Key.Hash, Subject: t.clientID, CreatedAt: now, ExpiresAt: until,
+		}, now)
+		if err != nil {
 			return err
 		}
 		if _, err := tx.AppendRevocation(ctx, entry); err != nil {
@@ -76,7 +81,7 @@ func (p *Provider) revokeToken(ctx context.Context, t *issued, requestID, addres
 			Actor: t.clientID, ClientID: t.clientID, Address: address, RequestID: requestID,
 		})
 	})
-	if err != nil {
+	if err != nil && !errors.Is(err, storage.ErrConsumed) {
 		return fmt.Errorf("revoke: %w", err)
 	}
 	return nil

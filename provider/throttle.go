@@ -6,11 +6,11 @@ import (
 	"time"
 )
 
-// throttle slows down guessing of client secrets. It counts failures per
-// client and address, and per address alone, so that a guesser is slowed
-// wherever it aims while the rightful client, elsewhere, is not. The count is
-// this replica's own: with a 256-bit secret it protects the server's time,
-// not the secret (RFC 6749 §10.10).
+// throttle tells guessers of client credentials to slow down. It counts
+// failures per client and address, and per address alone. The count is this
+// replica's own, and never stands in the way of right credentials: secrets of
+// 256 bits are not guessed, and checking one costs a microsecond (RFC 6749
+// §10.10).
 type throttle struct {
 	perClient  limit
 	perAddress limit
@@ -44,23 +44,19 @@ func newThrottle() *throttle {
 	}
 }
 
-// blocked says whether the address must wait before another attempt as the client.
-func (t *throttle) blocked(client, address string, now time.Time) bool {
+// failed records a failure and reports whether there were too many before it.
+func (t *throttle) failed(client, address string, now time.Time) (tooMany bool) {
 	address = network(address)
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.spent(throttleKey{client, address}, t.perClient, now) >= t.perClient.burst ||
-		t.spent(throttleKey{"", address}, t.perAddress, now) >= t.perAddress.burst
-}
-
-// failed records a failure.
-func (t *throttle) failed(client, address string, now time.Time) {
-	address = network(address)
-	t.mu.Lock()
-	defer t.mu.Unlock()
 	one, all := throttleKey{client, address}, throttleKey{"", address}
-	t.buckets.put(one, bucket{t.spent(one, t.perClient, now) + 1, now})
-	t.buckets.put(all, bucket{t.spent(all, t.perAddress, now) + 1, now})
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	byClient, byAddress := t.spent(one, t.perClient, now), t.spent(all, t.perAddress, now)
+	if byClient >= t.perClient.burst || byAddress >= t.perAddress.burst {
+		return true
+	}
+	t.buckets.put(one, bucket{byClient + 1, now})
+	t.buckets.put(all, bucket{byAddress + 1, now})
+	return false
 }
 
 // spent is what time has left of the key's failures. The caller holds the lock.

@@ -1,6 +1,7 @@
 package web_test
 
 import (
+	"context"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -436,6 +437,46 @@ func forgeKid(claims map[string]any, n int) string {
 	return enc(fmt.Appendf(nil, `{"alg":"ES256","kid":"k%d"}`, n)) + "." + enc(payload) + "." + enc(make([]byte, 64))
 }
 
+// A stranger who hangs up during the fetch that his forged assertion caused
+// does not keep the client's keys from being fetched.
+func TestJWKSURIFetchOutlivesItsRequest(t *testing.T) {
+	onBoth(t, options{allow: trusted()}, func(t *testing.T, s *site) {
+		key := newSigner(t, jose.ES256)
+		asked, answer := make(chan struct{}, 8), make(chan struct{})
+		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			asked <- struct{}{}
+			<-answer
+			_, _ = w.Write([]byte(key.jwks(t)))
+		}))
+		defer srv.Close()
+		s.register("robot", func(c *storage.Client) { c.AuthMethod, c.JWKSURI = "private_key_jwt", srv.URL })
+
+		ctx, hangUp := context.WithCancel(t.Context())
+		form := clientCredentials()
+		form.Set("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer")
+		form.Set("client_assertion", forgeKid(claimsFor(s, "robot"), 1))
+		req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.issuer+"/token", strings.NewReader(form.Encode()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		gone := make(chan struct{})
+		go func() {
+			defer close(gone)
+			if res, err := http.DefaultClient.Do(req); err == nil {
+				res.Body.Close()
+			}
+		}()
+		<-asked
+		hangUp()
+		<-gone
+		close(answer)
+		if a := s.assert(key.assertion(t, claimsFor(s, "robot"))); a.status != 200 {
+			t.Errorf("the rightful client after that: %d %s", a.status, a.body)
+		}
+	})
+}
+
 // N3: a jwks_uri on a private network is not fetched unless an operator said so.
 func TestJWKSURIOnAPrivateNetwork(t *testing.T) {
 	onBoth(t, options{}, func(t *testing.T, s *site) {
@@ -447,7 +488,7 @@ func TestJWKSURIOnAPrivateNetwork(t *testing.T) {
 		}))
 		defer srv.Close()
 		s.register("robot", func(c *storage.Client) { c.AuthMethod, c.JWKSURI = "private_key_jwt", srv.URL })
-		s.assert(key.assertion(t, claimsFor(s, "robot"))).isRefusal(t, 401, "invalid_client")
+		s.assert(key.assertion(t, claimsFor(s, "robot"))).isRefusal(t, 503, "temporarily_unavailable")
 		if n := fetches.Load(); n != 0 {
 			t.Errorf("the server fetched from loopback %d times", n)
 		}

@@ -40,9 +40,14 @@ func (s *Server) clientAddress(next http.Handler) http.Handler {
 		if trusted := s.trusted.Load(); len(*trusted) > 0 && contains(*trusted, host) {
 			hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
 			for i := len(hops) - 1; i >= 0; i-- {
-				addr, err := netip.ParseAddr(strings.TrimSpace(hops[i]))
-				if err != nil {
-					break
+				hop := strings.TrimSpace(hops[i])
+				addr, err := netip.ParseAddr(hop)
+				if err != nil { // some proxies add the port
+					withPort, err := netip.ParseAddrPort(hop)
+					if err != nil {
+						break
+					}
+					addr = withPort.Addr()
 				}
 				host = addr.Unmap().String()
 				if !contains(*trusted, host) {
@@ -111,7 +116,7 @@ func (s *Server) observe(next http.Handler) http.Handler {
 		s.log.LogAttrs(r.Context(), slog.LevelInfo, "request",
 			slog.String("request_id", w.Header().Get(provider.RequestIDHeader)),
 			slog.String("method", r.Method),
-			slog.String("path", r.URL.Path),
+			slog.String("path", provider.LogPath(r)),
 			slog.Int("status", rec.status),
 			slog.Int("bytes", rec.bytes),
 			slog.Int64("micros", took.Microseconds()),
@@ -132,7 +137,7 @@ func (s *Server) recover(next http.Handler) http.Handler {
 			}
 			s.metrics.panics.Inc()
 			s.log.Error("panic", "request_id", w.Header().Get(provider.RequestIDHeader),
-				"path", r.URL.Path, "cause", cause, "stack", string(debug.Stack()))
+				"path", provider.LogPath(r), "cause", cause, "stack", string(debug.Stack()))
 			if rec, ok := w.(*recorder); ok && rec.status != 0 {
 				panic(http.ErrAbortHandler) // too late for another answer
 			}

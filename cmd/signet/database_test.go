@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -176,16 +177,17 @@ func TestTokenInspect(t *testing.T) {
 // health says what the server's readiness check says.
 func TestHealth(t *testing.T) {
 	p := newPlace(t)
-	ready := true
+	var ready atomic.Bool
+	ready.Store(true)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path != "/readyz" || !ready {
+		if r.URL.Path != "/readyz" || !ready.Load() {
 			w.WriteHeader(http.StatusServiceUnavailable)
 		}
 	}))
 	defer server.Close()
 	line := `signet health --admin-listen ` + strings.TrimPrefix(server.URL, "http://")
 	p.must(line)
-	ready = false
+	ready.Store(false)
 	if _, _, status := p.run(line); status != exitFailed {
 		t.Errorf("exit %d for a server that is not ready", status)
 	}
