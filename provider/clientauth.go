@@ -95,54 +95,39 @@ func (p *Provider) authenticateClient(ctx context.Context, r *http.Request, form
 // readCredentials finds the one way in which the request authenticates its
 // client. Two at once are refused (RFC 6749 §2.3).
 func readCredentials(r *http.Request, form url.Values) (credentials, error) {
-	bodyID := form.Get("client_id")
-	var found []credentials
+	header := r.Header.Values("Authorization")
+	assertion := form.Has("client_assertion") || form.Has("client_assertion_type")
+	several := len(header) > 0 && (form.Has("client_secret") || assertion) || form.Has("client_secret") && assertion
 
-	if header := r.Header.Values("Authorization"); len(header) > 1 {
-		return credentials{}, invalidRequest("The Authorization header appears more than once.")
-	} else if len(header) == 1 {
-		id, secret, err := readBasic(header[0])
-		if err != nil {
-			return credentials{}, invalidClient(err)
-		}
-		if bodyID != "" && bodyID != id {
-			return credentials{}, invalidRequest("client_id in the body names another client than the Authorization header.")
-		}
-		found = append(found, credentials{method: authBasic, clientID: id, secret: secret})
-	}
-	if form.Has("client_secret") {
-		found = append(found, credentials{method: authPost, clientID: bodyID, secret: form.Get("client_secret")})
-	}
-	if form.Has("client_assertion") || form.Has("client_assertion_type") {
-		if form.Get("client_assertion_type") != assertionType {
-			return credentials{}, invalidRequest("client_assertion_type must be " + assertionType + ".")
-		}
-		assertion := form.Get("client_assertion")
-		id, err := assertionSubject(assertion)
-		if err != nil {
-			return credentials{}, invalidClient(err)
-		}
-		if bodyID != "" && bodyID != id {
-			return credentials{}, invalidRequest("client_id names another client than the assertion.") // RFC 7521 §4.2
-		}
-		found = append(found, credentials{method: authPrivateKeyJWT, clientID: id, assertion: assertion})
-	}
-	switch len(found) {
-	case 0:
-		if bodyID == "" {
-			return credentials{}, invalidClient(errors.New("no client authentication in the request"))
-		}
-		found = []credentials{{method: authNone, clientID: bodyID}}
-	case 1:
-		if found[0].clientID == "" {
-			return credentials{}, invalidClient(errors.New("no client_id in the request"))
-		}
+	cred := credentials{clientID: form.Get("client_id")}
+	var err error
+	switch {
+	case len(header) > 1:
+		return cred, invalidRequest("The Authorization header appears more than once.")
+	case several:
+		return cred, invalidRequest("Use one client authentication method, not several at once.")
+	case len(header) == 1:
+		cred.method = authBasic
+		cred.clientID, cred.secret, err = readBasic(header[0])
+	case form.Has("client_secret"):
+		cred.method, cred.secret = authPost, form.Get("client_secret")
+	case assertion && form.Get("client_assertion_type") != assertionType:
+		return cred, invalidRequest("client_assertion_type must be " + assertionType + ".")
+	case assertion:
+		cred.method, cred.assertion = authPrivateKeyJWT, form.Get("client_assertion")
+		cred.clientID, err = assertionSubject(cred.assertion)
 	default:
-		return credentials{}, invalidRequest("Use one client authentication method, not several at once.")
+		cred.method = authNone
 	}
-	cred := found[0]
-	if len(cred.clientID) > maxClientID {
-		return credentials{}, invalidClient(errors.New("client_id is longer than any there is"))
+	switch body := form.Get("client_id"); {
+	case err != nil:
+		return cred, invalidClient(err)
+	case body != "" && body != cred.clientID: // for assertions RFC 7521 §4.2
+		return cred, invalidRequest("client_id in the body names another client than the client authentication.")
+	case cred.clientID == "":
+		return cred, invalidClient(errors.New("the request does not say which client it is from"))
+	case len(cred.clientID) > maxClientID:
+		return cred, invalidClient(errors.New("client_id is longer than any there is"))
 	}
 	// What is remembered of it must not keep the whole body in memory.
 	cred.clientID = strings.Clone(cred.clientID)

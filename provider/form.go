@@ -55,6 +55,7 @@ func readForm(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		var tooLarge *http.MaxBytesError
 		if errors.As(err, &tooLarge) {
+			w.Header().Set("Connection", "close") // rather than read on what may never end
 			return oauthError(http.StatusRequestEntityTooLarge, "invalid_request",
 				fmt.Sprintf("The body is larger than %d bytes.", maxBody))
 		}
