@@ -79,7 +79,7 @@ func (t *Tx) RevokeGrant(ctx context.Context, id string, at time.Time, reason st
 // RevokeGrants implements storage.Tx.
 func (t *Tx) RevokeGrants(ctx context.Context, f storage.GrantFilter, at time.Time, reason string) ([]string, error) {
 	args := []any{at, reason}
-	where := []string{`revoked_at = 0`}
+	where := []string{`revoked_at = 0`} // as the indexes say: each batch finds only what is left
 	add := func(condition, value string) {
 		if value != "" {
 			args = append(args, value)
@@ -88,7 +88,7 @@ func (t *Tx) RevokeGrants(ctx context.Context, f storage.GrantFilter, at time.Ti
 	}
 	add(`user_id = $%d`, f.UserID)
 	add(`client_id = $%d`, f.ClientID)
-	add(`session_id <> '' AND session_id = $%d AND offline = 0`, f.SessionID) // as the index says
+	add(`session_id = $%d AND offline = 0`, f.SessionID)
 	if len(where) == 1 {
 		return nil, t.db.keep(fmt.Errorf("revoke grants: %w: of whom?", storage.ErrInvalid))
 	}
