@@ -250,6 +250,10 @@ type Tx interface {
 	// TouchSession records that the session was used and lets its idle end
 	// move forward, never back. ErrNotFound when it is not live at lastSeen.
 	TouchSession(ctx context.Context, id string, lastSeen, idleEnd time.Time) error
+	// RenewSession writes everything about a session's sign-in anew, as when
+	// its person signed in again: all columns but ID, UserID, CreatedAt and the
+	// two of its end. ErrNotFound when it is not that user's or was ended.
+	RenewSession(ctx context.Context, s Session) error
 	// EndSession ends a session. ErrNotFound when it was ended before. One that
 	// is idle or too old can still be ended: tokens may have outlived it.
 	EndSession(ctx context.Context, id string, at time.Time, reason string) error

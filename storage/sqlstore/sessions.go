@@ -48,6 +48,15 @@ func (t *Tx) TouchSession(ctx context.Context, id string, lastSeen, idleEnd time
 		WHERE id = $3 AND ended_at = 0 AND idle_end > $1 AND absolute_end > $1`, lastSeen, idleEnd, id)), "touch session")
 }
 
+// RenewSession implements storage.Tx.
+func (t *Tx) RenewSession(ctx context.Context, s storage.Session) error {
+	return wrap(affected(t.db.Exec(ctx, `UPDATE sessions SET secret_hash = $1, auth_time = $2, acr = $3, amr = $4,
+			user_agent = $5, address = $6, last_seen_at = $7, idle_end = $8, absolute_end = $9
+		WHERE id = $10 AND user_id = $11 AND ended_at = 0`,
+		s.SecretHash, s.AuthTime, s.ACR, s.AMR, s.UserAgent, s.Address, s.LastSeenAt, s.IdleEnd, s.AbsoluteEnd,
+		s.ID, s.UserID)), "renew session")
+}
+
 // EndSession implements storage.Tx.
 func (t *Tx) EndSession(ctx context.Context, id string, at time.Time, reason string) error {
 	return wrap(affected(t.db.Exec(ctx, `UPDATE sessions SET ended_at = $1, end_reason = $2

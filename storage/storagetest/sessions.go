@@ -113,6 +113,27 @@ func testTouchSession(t *testing.T, s storage.Store) {
 	wantErr(t, touch(noon.Add(time.Minute), noon.Add(time.Hour)), storage.ErrNotFound)
 }
 
+func testRenewSession(t *testing.T, s storage.Store) {
+	createUser(t, s, testUser("u1", "ann"))
+	createUser(t, s, testUser("u2", "bob"))
+	old := testSession("s1", "u1")
+	createSession(t, s, old)
+	renewed := old
+	renewed.SecretHash, renewed.AuthTime, renewed.ACR, renewed.AMR = []byte("new"), noon.Add(time.Hour), "two", []string{"pwd", "otp"}
+	renewed.UserAgent, renewed.Address = "another", "::1"
+	renewed.LastSeenAt, renewed.IdleEnd, renewed.AbsoluteEnd = noon.Add(time.Hour), noon.Add(25*time.Hour), noon.Add(15*24*time.Hour)
+
+	foreign := renewed
+	foreign.UserID = "u2"
+	refused(t, s, storage.ErrNotFound, func(ctx context.Context, tx storage.Tx) error { return tx.RenewSession(ctx, foreign) })
+	update(t, s, func(ctx context.Context, tx storage.Tx) error { return tx.RenewSession(ctx, renewed) })
+	got, err := s.Session(t.Context(), "s1")
+	same(t, "renewed", got, err, renewed)
+
+	update(t, s, func(ctx context.Context, tx storage.Tx) error { return tx.EndSession(ctx, "s1", noon, "logout") })
+	refused(t, s, storage.ErrNotFound, func(ctx context.Context, tx storage.Tx) error { return tx.RenewSession(ctx, renewed) })
+}
+
 func testEndSessions(t *testing.T, s storage.Store) {
 	createUser(t, s, testUser("u1", "ann"))
 	createUser(t, s, testUser("u2", "bob"))

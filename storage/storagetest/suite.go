@@ -61,6 +61,7 @@ func Run(t *testing.T, open func(t *testing.T) storage.Store) {
 		{"sessions", testSessions},
 		{"sessions: errors", testSessionErrors},
 		{"sessions: touched while live", testTouchSession},
+		{"sessions: renewed while not ended", testRenewSession},
 		{"sessions end", testEndSessions},
 		{"sign-in throttle", testThrottle},
 		{"single use: looked at, taken once", testTakeOnce},
