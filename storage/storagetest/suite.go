@@ -80,12 +80,6 @@ func Run(t *testing.T, open func(t *testing.T) storage.Store) {
 		{"race: single use", raceUseOnce},
 		{"race: same client", raceCreateClient},
 		{"race: same user", raceCreateUser},
-		{"race: secret rotation", raceSecretRotation},
-		{"race: revocation log", raceRevocations},
-		{"race: registry lock", raceRegistryLock},
-		{"race: some fail", raceSomeFail},
-		{"race: read your writes", raceReadYourWrites},
-		{"race: locks in either order", raceLockOrder},
 		{"race: codes", raceRedeemCode},
 		{"race: rotation", raceRotateGrant},
 		{"race: rotation against revocation", raceRotateRevoke},
@@ -95,6 +89,12 @@ func Run(t *testing.T, open func(t *testing.T) storage.Store) {
 		{"race: failures are all counted", raceAddFailure},
 		{"race: a session ends once", raceEndSession},
 		{"race: sign-in against a new password", raceNewPassword},
+		{"race: secret rotation", raceSecretRotation},
+		{"race: revocation log", raceRevocations},
+		{"race: registry lock", raceRegistryLock},
+		{"race: some fail", raceSomeFail},
+		{"race: read your writes", raceReadYourWrites},
+		{"race: locks in either order", raceLockOrder},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) { tt.test(t, open(t)) })
