@@ -12,6 +12,9 @@ type session struct {
 	view    view
 	award   award
 	subject string
+
+	token  *grantToken // the code or refresh token presented, if one was
+	person *person     // whose grant it is of
 }
 
 // The methods of fosite.Session. Lifetimes are ours (see policy.go), so what

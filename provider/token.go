@@ -42,21 +42,26 @@ func (p *Provider) token(w http.ResponseWriter, r *http.Request) (fosite.AccessR
 	if len(r.PostForm.Get("scope")) > p.policy.MaxScopeBytes {
 		return nil, invalidScope(fmt.Sprintf("scope is longer than %d bytes.", p.policy.MaxScopeBytes))
 	}
-	request, err := p.fosite.NewAccessRequest(r.Context(), r, &session{})
+	ctx := withRequest(w, r)
+	request, err := p.fosite.NewAccessRequest(ctx, r, &session{})
 	if err != nil {
 		return nil, err
 	}
-	return p.fosite.NewAccessResponse(r.Context(), request)
+	return p.fosite.NewAccessResponse(ctx, request)
 }
 
 // writeTokens writes the successful answer of RFC 6749 §5.1.
 func writeTokens(w http.ResponseWriter, a fosite.AccessResponder) {
 	expiresIn, _ := a.GetExtra("expires_in").(int64)
 	scope, _ := a.GetExtra("scope").(string)
+	refresh, _ := a.GetExtra("refresh_token").(string)
+	idToken, _ := a.GetExtra("id_token").(string)
 	writeJSON(w, http.StatusOK, struct {
-		AccessToken string `json:"access_token"`
-		TokenType   string `json:"token_type"`
-		ExpiresIn   int64  `json:"expires_in"`
-		Scope       string `json:"scope"`
-	}{a.GetAccessToken(), a.GetTokenType(), expiresIn, scope})
+		AccessToken  string `json:"access_token"`
+		TokenType    string `json:"token_type"`
+		ExpiresIn    int64  `json:"expires_in"`
+		Scope        string `json:"scope"`
+		RefreshToken string `json:"refresh_token,omitempty"`
+		IDToken      string `json:"id_token,omitempty"` // OIDC Core §3.1.3.3
+	}{a.GetAccessToken(), a.GetTokenType(), expiresIn, scope, refresh, idToken})
 }

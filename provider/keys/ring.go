@@ -250,6 +250,9 @@ func (r *Ring) PublicKey(kid string) (public crypto.PublicKey, alg string, ok bo
 // bytes are shared: do not change them.
 func (r *Ring) JWKS() (document []byte, etag string) { return r.jwks, r.etag }
 
+// CurrentID returns the id of the key that makes new values of the purpose.
+func (r *Ring) CurrentID(purpose string) string { return r.secrets[purpose].current }
+
 // MAC returns the HMAC-SHA256 of data under the current key of the purpose,
 // which is one of this package's constants, and that key's id.
 func (r *Ring) MAC(purpose string, data []byte) (keyID string, mac [sha256.Size]byte) {
