@@ -19,7 +19,7 @@ deps:
 	@.ci/deps
 
 test: deps check ## everything, under the race detector, on both databases
-	@go run ./storage/storagetest/pg -- \
+	@go run ./storage/storagetest/pg -nosync -- \
 		go run ./.ci/gotest -race -count=1 -timeout 10m -p 2 ./... ./.ci/gotest
 
 bench: ## the benchmarks of docs/performance.md

@@ -68,6 +68,10 @@ func Up(ctx context.Context, db *sql.DB, engine Engine, progress func(Applied)) 
 	if err != nil {
 		return err
 	}
+	return m.up(ctx, progress)
+}
+
+func (m *migrator) up(ctx context.Context, progress func(Applied)) error {
 	for {
 		before, err := m.status(ctx)
 		if err != nil || len(before.Pending) == 0 {

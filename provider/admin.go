@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/signet-oidc/signet/provider/keys"
+	"github.com/signet-oidc/signet/provider/revocation"
 	"github.com/signet-oidc/signet/storage"
 )
 
@@ -176,6 +177,19 @@ func (tx change) revoke(ctx context.Context, entry func(kind, value, reason stri
 		return fmt.Errorf("revocation log: %w", err)
 	}
 	return nil
+}
+
+// unblock lifts what the log still has against a name that is used anew: the
+// tokens of its earlier holder stay refused, those of the new one are not.
+func (tx change) unblock(ctx context.Context, kind, value, reason string) error {
+	earlier, err := tx.Revocations(ctx, []storage.RevocationKey{revocation.Key(kind, value)}, tx.now)
+	if err != nil {
+		return fmt.Errorf("revocation log: %w", err)
+	}
+	if len(earlier) == 0 {
+		return nil
+	}
+	return tx.revoke(ctx, revocation.Epoch, kind, value, reason)
 }
 
 // audit records the event. Of detail, which never holds a secret, it keeps

@@ -93,6 +93,9 @@ func (a *Admin) CreateClient(ctx context.Context, c storage.Client) (created sto
 		if err := tx.CreateClient(ctx, c); err != nil {
 			return object("client", c.ID, err)
 		}
+		if err := tx.unblock(ctx, revocation.KindClient, c.ID, eventClientCreated); err != nil {
+			return err
+		}
 		return tx.audit(ctx, eventClientCreated, "", c.ID, clientDetail(c))
 	})
 	if err != nil {

@@ -169,7 +169,7 @@ func checkScopes(ctx context.Context, tx storage.Reader, f *InvalidError, r stor
 		}
 		seen[s.Name] = true
 		if uri, ok := owner[s.Name]; ok {
-			f.Add("scope", fmt.Sprintf("%q belongs to %s already", s.Name, uri), "choose a name of its own, as invoices:read")
+			f.Add("scope", fmt.Sprintf("%q belongs to %s already", s.Name, uri), "choose a name of its own, beginning with the API's")
 		}
 		if s.Role == "" {
 			continue

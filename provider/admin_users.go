@@ -155,11 +155,12 @@ func (a *Admin) setUserEnabled(ctx context.Context, name string, enabled bool) (
 	})
 }
 
-// DeleteUser removes the user for good; their tokens are refused.
-func (a *Admin) DeleteUser(ctx context.Context, name string) error {
-	return a.updateUsers(ctx, func(ctx context.Context, tx change) error {
-		u, err := findUser(ctx, tx, name)
-		if err != nil {
+// DeleteUser removes the user for good and returns who it was; their tokens
+// are refused.
+func (a *Admin) DeleteUser(ctx context.Context, name string) (storage.User, error) {
+	var u storage.User
+	err := a.updateUsers(ctx, func(ctx context.Context, tx change) (err error) {
+		if u, err = findUser(ctx, tx, name); err != nil {
 			return err
 		}
 		if err := tx.DeleteUser(ctx, u.ID); err != nil {
@@ -170,6 +171,7 @@ func (a *Admin) DeleteUser(ctx context.Context, name string) error {
 		}
 		return tx.audit(ctx, eventUserDeleted, u.ID, "", map[string]any{"username": u.Username})
 	})
+	return u, err
 }
 
 // GrantUserRole gives the user a role. It counts from their next token on.

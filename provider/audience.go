@@ -85,7 +85,7 @@ func validScopeToken(s string) bool {
 func (s *snapshot) decide(issuer string, w wish, allowed, held []string, firstParty bool) (award, error) {
 	for _, scope := range w.scopes {
 		if _, known := s.scopes[scope]; !known && !slices.Contains(oidcScopes, scope) || !slices.Contains(allowed, scope) {
-			return award{}, invalidScope(fmt.Sprintf("The scope %q does not exist or is not registered for this client.", clip(scope)))
+			return award{}, invalidScope(fmt.Sprintf("The scope '%s' does not exist or is not registered for this client.", clip(scope)))
 		}
 	}
 	audience, err := s.audience(issuer, w, allowed)
@@ -127,7 +127,7 @@ func (s *snapshot) decide(issuer string, w wish, allowed, held []string, firstPa
 func (s *snapshot) audience(issuer string, w wish, allowed []string) ([]string, error) {
 	for _, r := range w.resources {
 		if r != issuer && s.resources[r] == nil {
-			return nil, invalidTarget(fmt.Sprintf("The resource %q is not known here.", clip(r)))
+			return nil, invalidTarget(fmt.Sprintf("The resource '%s' is not known here.", clip(r)))
 		}
 	}
 	if len(w.resources) > 0 {

@@ -19,6 +19,7 @@ type Error struct {
 	Description string
 	Status      int
 	cause       error
+	client      string // who was refused, once that is known; for the log
 }
 
 func (e *Error) Error() string {
@@ -35,6 +36,13 @@ func (e *Error) because(cause error) *Error {
 	c := *e
 	c.cause = cause
 	return &c
+}
+
+// refused returns the error with the client it was about.
+func refused(clientID string, err error) error {
+	e := *toError(err)
+	e.client = clientID
+	return &e
 }
 
 func oauthError(status int, code, description string) *Error {
@@ -129,6 +137,7 @@ func (p *Provider) writeError(w http.ResponseWriter, r *http.Request, err error)
 		slog.String("path", r.URL.Path),
 		slog.Int("status", e.Status),
 		slog.String("error", e.Code),
+		slog.String("client_id", e.client),
 		slog.String("cause", e.Error()))
 	writeJSON(w, e.Status, struct {
 		Code        string `json:"error"`

@@ -69,11 +69,11 @@ func readForm(w http.ResponseWriter, r *http.Request) error {
 			return invalidRequest("A parameter's name is not valid UTF-8 text.")
 		}
 		if len(values) > 1 && !slices.Contains(repeatable, name) {
-			return invalidRequest(fmt.Sprintf("The parameter %q appears more than once.", clip(name)))
+			return invalidRequest(fmt.Sprintf("The parameter '%s' appears more than once.", clip(name)))
 		}
 		for _, v := range values {
 			if !validText(v) {
-				return invalidRequest(fmt.Sprintf("The parameter %q is not valid UTF-8 text.", clip(name)))
+				return invalidRequest(fmt.Sprintf("The parameter '%s' is not valid UTF-8 text.", clip(name)))
 			}
 		}
 		// RFC 6749 §3.1: a parameter without a value counts as omitted.

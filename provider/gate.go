@@ -25,7 +25,7 @@ func (p *Provider) gate(v view, a ask) (award, error) {
 		return award{}, invalidClient(fmt.Errorf("client %q is disabled", c.ID))
 	}
 	if !slices.Contains(c.GrantTypes, a.grantType) {
-		return award{}, unauthorizedClient(fmt.Sprintf("This client is not registered for the grant type %q.", clip(a.grantType)))
+		return award{}, unauthorizedClient(fmt.Sprintf("This client is not registered for the grant type '%s'.", clip(a.grantType)))
 	}
 	allowed, held, wish := c.Scopes, c.Roles, a.wish
 	if a.person != nil {
@@ -42,7 +42,7 @@ func (p *Provider) gate(v view, a ask) (award, error) {
 		// There is no person whose identity these scopes could speak of.
 		for _, scope := range a.wish.scopes {
 			if slices.Contains(oidcScopes, scope) {
-				return award{}, invalidScope(fmt.Sprintf("The scope %q is about a person; this grant has none.", scope))
+				return award{}, invalidScope(fmt.Sprintf("The scope '%s' is about a person; this grant has none.", scope))
 			}
 		}
 		allowed = slices.DeleteFunc(slices.Clone(allowed), func(s string) bool { return slices.Contains(oidcScopes, s) })

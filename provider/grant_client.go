@@ -60,7 +60,8 @@ func (h *clientCredentials) PopulateTokenEndpointResponse(ctx context.Context, r
 func (p *Provider) answerAccessToken(r fosite.AccessRequester, answer fosite.AccessResponder) (string, error) {
 	s := r.GetSession().(*session)
 	issuedAt := s.view.asOf.Truncate(time.Second)
-	expiresAt := issuedAt.Add(s.award.lifetime)
+	expiresAt := p.now().Truncate(time.Second).Add(s.award.lifetime)
+	s.tokenID = newTokenID()
 	claims := accessToken{
 		issuer:    p.issuer.String(),
 		subject:   s.subject,
@@ -68,7 +69,7 @@ func (p *Provider) answerAccessToken(r fosite.AccessRequester, answer fosite.Acc
 		clientID:  r.GetClient().GetID(),
 		issuedAt:  issuedAt,
 		expiresAt: expiresAt,
-		id:        newTokenID(),
+		id:        s.tokenID,
 		scopes:    s.award.scopes,
 		roles:     s.award.roles,
 	}
@@ -89,7 +90,7 @@ func (p *Provider) answerAccessToken(r fosite.AccessRequester, answer fosite.Acc
 	}
 	answer.SetAccessToken(token)
 	answer.SetTokenType("Bearer")
-	answer.SetExpiresIn(expiresAt.Sub(p.now()).Truncate(time.Second))
+	answer.SetExpiresIn(s.award.lifetime)
 	answer.SetScopes(s.award.scopes)
 	return token, nil
 }

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/go-jose/go-jose/v3"
 	"github.com/ory/fosite"
 	"github.com/ory/fosite/i18n"
 	"github.com/prometheus/client_golang/prometheus"
@@ -19,14 +20,17 @@ import (
 
 // Config is what a Provider is made of. All fields are required.
 type Config struct {
-	Issuer   Issuer
-	Store    storage.Store
-	Sealer   *keys.Sealer
-	Policy   Policy
-	Outbound *Outbound
-	Metrics  prometheus.Registerer
-	Log      *slog.Logger
-	Now      func() time.Time
+	Issuer Issuer
+	Store  storage.Store
+	Sealer *keys.Sealer
+	// Algorithms are the JWS algorithms that resources may choose from; the
+	// first start makes keys for each.
+	Algorithms []string
+	Policy     Policy
+	Outbound   *Outbound
+	Metrics    prometheus.Registerer
+	Log        *slog.Logger
+	Now        func() time.Time
 }
 
 // Provider answers the protocol endpoints of one issuer. It is safe for
@@ -52,7 +56,7 @@ type Provider struct {
 // what the first requests need; it fails when the database does not answer
 // or the keys cannot be opened.
 func New(ctx context.Context, cfg Config) (*Provider, error) {
-	if err := keys.Ensure(ctx, cfg.Store, cfg.Sealer, cfg.Now(), keys.DefaultSchedule(), keys.Algorithms()); err != nil {
+	if err := keys.Ensure(ctx, cfg.Store, cfg.Sealer, cfg.Now(), keys.DefaultSchedule(), cfg.Algorithms); err != nil {
 		return nil, fmt.Errorf("keys: %w", err)
 	}
 	p := &Provider{
@@ -68,6 +72,9 @@ func New(ctx context.Context, cfg Config) (*Provider, error) {
 		remoteKeys: newRemoteKeys(cfg.Outbound, cfg.Policy.CachedClients),
 		tokens:     newCache[[sha256.Size]byte, *issued](cfg.Policy.CachedTokens),
 	}
+	if err := p.claimIssuer(ctx); err != nil {
+		return nil, err
+	}
 	p.fosite = p.composeFosite()
 	p.metrics = newMetrics(cfg.Metrics, p.registry, p.clock, p.now)
 	p.metadata = p.newMetadata()
@@ -78,6 +85,31 @@ func New(ctx context.Context, cfg Config) (*Provider, error) {
 		return nil, err
 	}
 	return p, nil
+}
+
+// SettingIssuer is the setting that holds the issuer of a database.
+const SettingIssuer = "issuer"
+
+// claimIssuer records for which issuer this database is served, so that
+// commands know it, and says so when it was another one before.
+func (p *Provider) claimIssuer(ctx context.Context) error {
+	before, err := p.store.Setting(ctx, SettingIssuer)
+	switch {
+	case err == nil && before == p.issuer.String():
+		return nil
+	case err == nil:
+		p.log.Warn("this database was served as another issuer before: its tokens are not accepted under the new name",
+			"before", before, "issuer", p.issuer.String())
+	case !errors.Is(err, storage.ErrNotFound):
+		return fmt.Errorf("settings: %w", err)
+	}
+	err = p.store.Update(ctx, func(ctx context.Context, tx storage.Tx) error {
+		return tx.SetSetting(ctx, SettingIssuer, p.issuer.String())
+	})
+	if err != nil {
+		return fmt.Errorf("settings: %w", err)
+	}
+	return nil
 }
 
 // composeFosite sets up the framework: request parsing, the client
@@ -96,6 +128,7 @@ func (p *Provider) composeFosite() *fosite.Fosite {
 		AccessTokenLifespan:          p.policy.AccessTokenLifetime,
 		MessageCatalog:               i18n.NewDefaultMessageCatalog(nil),
 		ClientSecretsHasher:          refuseSecrets{},
+		JWKSFetcherStrategy:          refuseFetches{},
 		EnforcePKCE:                  true,
 		SendDebugMessagesToClients:   false,
 	})
@@ -109,6 +142,16 @@ var errStockHasher = errors.New("fosite's own secret hashing was called")
 
 func (refuseSecrets) Compare(context.Context, []byte, []byte) error { return errStockHasher }
 func (refuseSecrets) Hash(context.Context, []byte) ([]byte, error)  { return nil, errStockHasher }
+
+// refuseFetches stands where fosite would fetch clients' keys, from anywhere
+// and without a limit (clientkeys.go does, with both).
+type refuseFetches struct{}
+
+var errStockFetch = errors.New("fosite's own key fetching was called")
+
+func (refuseFetches) Resolve(context.Context, string, bool) (*jose.JSONWebKeySet, error) {
+	return nil, errStockFetch
+}
 
 // Run does what goes on in the background until ctx ends: it follows changes
 // other processes make, watches the clock and removes expired rows.

@@ -218,8 +218,7 @@ func (r *registry) settled(ctx context.Context, id string) (view, *client, error
 		if err != nil {
 			return view{}, nil, err
 		}
-		changed := c.UpdatedAt.Truncate(time.Second)
-		if c.UpdatedAt.Equal(c.CreatedAt) || v.asOf.Truncate(time.Second).After(changed) {
+		if v.asOf.Truncate(time.Second).After(c.UpdatedAt.Truncate(time.Second)) {
 			return v, c, nil
 		}
 		if r.now().After(deadline) {

@@ -12,6 +12,7 @@ type session struct {
 	view    view
 	award   award
 	subject string
+	tokenID string // jti of what was signed, for the log
 
 	token  *grantToken // the code or refresh token presented, if one was
 	person *person     // whose grant it is of

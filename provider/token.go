@@ -2,6 +2,7 @@ package provider
 
 import (
 	"fmt"
+	"log/slog"
 	"net/http"
 	"slices"
 	"strings"
@@ -13,41 +14,57 @@ import (
 // form, lets fosite authenticate the client and pick the grant's handler
 // (grant_*.go), and writes what that one decided and signed.
 func (p *Provider) Token(w http.ResponseWriter, r *http.Request) {
-	answer, err := p.token(w, r)
+	request, answer, err := p.token(w, r)
 	if err != nil {
 		p.metrics.tokenErrors.WithLabelValues(toError(err).Code).Inc()
 		p.writeError(w, r, err)
 		return
 	}
-	p.metrics.tokensIssued.WithLabelValues(r.PostForm.Get("grant_type")).Inc()
+	s, grantType := request.GetSession().(*session), r.PostForm.Get("grant_type")
+	p.metrics.tokensIssued.WithLabelValues(grantType).Inc()
+	p.log.LogAttrs(r.Context(), slog.LevelInfo, "token issued",
+		slog.String("request_id", w.Header().Get(RequestIDHeader)),
+		slog.String("grant_type", grantType),
+		slog.String("client_id", request.GetClient().GetID()),
+		slog.String("sub", s.subject),
+		slog.String("jti", s.tokenID),
+		slog.Any("aud", s.award.audience),
+		slog.String("scope", strings.Join(s.award.scopes, " ")))
 	writeTokens(w, answer)
 }
 
-func (p *Provider) token(w http.ResponseWriter, r *http.Request) (fosite.AccessResponder, error) {
+func (p *Provider) token(w http.ResponseWriter, r *http.Request) (fosite.AccessRequester, fosite.AccessResponder, error) {
 	if err := p.clock.check(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if err := readForm(w, r); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	// fosite would call an unknown grant an invalid request, and take a list.
 	switch grantType := r.PostForm.Get("grant_type"); {
 	case grantType == "":
-		return nil, invalidRequest("The parameter grant_type is missing.")
+		return nil, nil, invalidRequest("The parameter grant_type is missing.")
 	case !slices.Contains(p.grantTypes(), grantType):
-		return nil, unsupportedGrantType("Grant types supported here: " + strings.Join(p.grantTypes(), ", ") + ".")
+		return nil, nil, unsupportedGrantType("Grant types supported here: " + strings.Join(p.grantTypes(), ", ") + ".")
 	}
 	// Bounded here, because fosite takes the scopes apart before a handler
 	// sees them, at quadratic cost.
 	if len(r.PostForm.Get("scope")) > p.policy.MaxScopeBytes {
-		return nil, invalidScope(fmt.Sprintf("scope is longer than %d bytes.", p.policy.MaxScopeBytes))
+		return nil, nil, invalidScope(fmt.Sprintf("scope is longer than %d bytes.", p.policy.MaxScopeBytes))
 	}
 	ctx := withRequest(w, r)
 	request, err := p.fosite.NewAccessRequest(ctx, r, &session{})
 	if err != nil {
-		return nil, err
+		if request != nil && request.GetClient() != nil {
+			err = refused(request.GetClient().GetID(), err)
+		}
+		return nil, nil, err
 	}
-	return p.fosite.NewAccessResponse(ctx, request)
+	answer, err := p.fosite.NewAccessResponse(ctx, request)
+	if err != nil {
+		return nil, nil, refused(request.GetClient().GetID(), err)
+	}
+	return request, answer, nil
 }
 
 // writeTokens writes the successful answer of RFC 6749 §5.1.

@@ -227,8 +227,8 @@ type Tx interface {
 	// AppendRevocation adds an entry at the end of the log, computes its chain
 	// hash and returns its sequence number. It holds the log's lock to the end
 	// of the transaction, so that commit order is sequence order. r.Seq and
-	// r.Chain are ignored. A transaction that also locks the registry does
-	// that first.
+	// r.Chain are ignored. A transaction that also locks the registry must do
+	// that first: the other order would deadlock, so it is an error.
 	AppendRevocation(ctx context.Context, r Revocation) (seq int64, err error)
 
 	// AppendAudit adds an audit event. ErrExists when the id is taken.

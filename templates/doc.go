@@ -1,45 +1,10 @@
 // Package templates holds the pages as templ components over plain view
-// structs, and the one stylesheet. It knows nothing of HTTP, grants or storage.
-// After editing a .templ file run `make generate`.
-package templates
-
-import (
-	"crypto/sha256"
-	_ "embed" // for the stylesheet
-	"encoding/hex"
-	"sync"
-)
-
-// Stylesheet is the one stylesheet of all pages.
+// structs, their texts in every language, and the one stylesheet. It knows
+// nothing of HTTP, grants or storage, and decides nothing.
 //
-//go:embed static/signet.css
-var Stylesheet []byte
-
-// StylesheetRoute is where the stylesheet is served, below the issuer's path.
-const StylesheetRoute = "/static/signet.css"
-
-// stylesheetVersion changes with the stylesheet's content, so that browsers
-// may keep it for ever.
-var stylesheetVersion = sync.OnceValue(func() string {
-	sum := sha256.Sum256(Stylesheet)
-	return hex.EncodeToString(sum[:6])
-})
-
-func stylesheetURL(base string) string {
-	return base + StylesheetRoute + "?v=" + stylesheetVersion()
-}
-
-// HomeView is what the page at the issuer's own address shows.
-type HomeView struct {
-	Base      string // the issuer's path, "" when it has none
-	Issuer    string
-	Discovery string
-}
-
-// ErrorView is what a page about a failed request shows.
-type ErrorView struct {
-	Base      string
-	Title     string
-	Advice    string
-	RequestID string
-}
+// A page is a function of its view: Login(LoginView), Consent(ConsentView) and
+// so on, all in views.go. Texts are in locales/, one file per language, found
+// through a Catalogue. IDS.md lists the element ids and field names, which
+// tests and other people's scripts may rely on. After editing a .templ file
+// run `make generate`.
+package templates

@@ -6,6 +6,7 @@ import (
 
 	"github.com/a-h/templ"
 
+	"github.com/signet-oidc/signet/provider"
 	"github.com/signet-oidc/signet/templates"
 )
 
@@ -29,10 +30,20 @@ func (s *Server) page(w http.ResponseWriter, r *http.Request, status int, view t
 	_, _ = w.Write(body.Bytes())
 }
 
+// view is what every page begins with, in the language of whoever asks.
+func (s *Server) view(w http.ResponseWriter, r *http.Request) templates.Page {
+	return templates.Page{
+		Base:      s.issuer.Path(),
+		Locale:    s.catalogue.Match("", r.Header.Get("Accept-Language")),
+		Now:       s.now(),
+		RequestID: w.Header().Get(provider.RequestIDHeader),
+	}
+}
+
 // home tells a visitor what this address is, and a developer where to start.
 func (s *Server) home(w http.ResponseWriter, r *http.Request) {
 	s.page(w, r, http.StatusOK, templates.Home(templates.HomeView{
-		Base:      s.issuer.Path(),
+		Page:      s.view(w, r),
 		Issuer:    s.issuer.String(),
 		Discovery: s.issuer.Endpoint("/.well-known/openid-configuration"),
 	}))

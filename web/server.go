@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/signet-oidc/signet/provider"
+	"github.com/signet-oidc/signet/templates"
 )
 
 // Config is what a Server is made of. All fields but TrustedProxies are required.
@@ -30,6 +31,7 @@ type Config struct {
 type Server struct {
 	issuer         provider.Issuer
 	provider       *provider.Provider
+	catalogue      *templates.Catalogue
 	requestTimeout time.Duration
 	gatherer       prometheus.Gatherer
 	metrics        *metrics
@@ -44,6 +46,7 @@ func New(cfg Config) *Server {
 	s := &Server{
 		issuer:         cfg.Issuer,
 		provider:       cfg.Provider,
+		catalogue:      templates.NewCatalogue(),
 		requestTimeout: cfg.RequestTimeout,
 		gatherer:       cfg.Gatherer,
 		metrics:        newMetrics(cfg.Registerer),

@@ -3,18 +3,19 @@ package web_test
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -39,9 +40,14 @@ const ordersURI = "https://orders.example"
 type site struct {
 	t       testing.TB
 	issuer  string
+	url     string // where it listens: the issuer, but for a replica
+	db      database
 	store   storage.Store
+	sealer  *keys.Sealer
+	clock   *movedClock // the real time, until a test moves it
 	ring    *keys.Ring
 	admin   *provider.Admin
+	public  http.Handler // what the listener serves
 	ops     http.Handler // the admin listener
 	metrics *prometheus.Registry
 	log     *lockedBuffer
@@ -54,6 +60,10 @@ type options struct {
 	policy  func(*provider.Policy)
 	proxies []netip.Prefix
 	allow   []netip.Prefix // outbound
+	quiet   bool           // keeps no log, for benchmarks
+	algs    []string       // nil: those whose keys are made in no time
+	beside  *site          // the site that this one is another replica of
+	foreign bool           // it shares beside's keys only: its issuer is its own
 }
 
 // lockedBuffer collects the log of all goroutines.
@@ -80,25 +90,87 @@ func onBoth(t *testing.T, o options, test func(t *testing.T, s *site)) {
 	for _, engine := range []migrations.Engine{migrations.SQLite, migrations.Postgres} {
 		t.Run(string(engine), func(t *testing.T) {
 			t.Parallel()
-			test(t, newSite(t, openStore(t, engine), o))
+			db := newDatabase(t, engine)
+			s := newSite(t, db.open(t), o)
+			s.db = db
+			test(t, s)
 		})
 	}
 }
 
 func openStore(t testing.TB, engine migrations.Engine) storage.Store {
 	t.Helper()
+	return newDatabase(t, engine).open(t)
+}
+
+// database is a fresh, migrated database. It can be opened more than once, as
+// replicas and restarts do.
+type database struct {
+	engine migrations.Engine
+	at     string // a URL or a file
+}
+
+func newDatabase(t testing.TB, engine migrations.Engine) database {
+	t.Helper()
+	if engine == migrations.Postgres {
+		return database{engine, storagetest.Postgres(t)}
+	}
+	return database{engine, sqliteFile(t)}
+}
+
+func (d database) open(t testing.TB) storage.Store {
+	t.Helper()
 	var store storage.Store
 	var err error
-	if engine == migrations.Postgres {
-		store, err = postgres.Open(t.Context(), storagetest.Postgres(t), postgres.Options{})
+	if d.engine == migrations.Postgres {
+		store, err = postgres.Open(t.Context(), d.at, postgres.Options{})
 	} else {
-		store, err = sqlite.Open(t.Context(), sqliteFile(t), sqlite.Options{})
+		store, err = sqlite.Open(t.Context(), d.at, sqlite.Options{})
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { store.Close() })
 	return store
+}
+
+// rows counts the rows of every table.
+func (d database) rows(t testing.TB) map[string]int {
+	t.Helper()
+	open, tables := sqlite.DB, `SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'`
+	if d.engine == migrations.Postgres {
+		open, tables = postgres.DB, `SELECT tablename FROM pg_tables WHERE schemaname = current_schema()`
+	}
+	db, err := open(d.at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	names, err := db.QueryContext(t.Context(), tables)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer names.Close()
+	counts := make(map[string]int)
+	for names.Next() {
+		var name string
+		if err := names.Scan(&name); err != nil {
+			t.Fatal(err)
+		}
+		counts[name] = 0
+	}
+	if err := names.Err(); err != nil {
+		t.Fatal(err)
+	}
+	names.Close() // the SQLite pool has one connection
+	for name := range counts {
+		var n int
+		if err := db.QueryRowContext(t.Context(), `SELECT count(*) FROM "`+name+`"`).Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		counts[name] = n
+	}
+	return counts
 }
 
 // sqliteFile returns the path of a fresh, migrated database file.
@@ -118,30 +190,53 @@ func sqliteFile(t testing.TB) string {
 
 func newSite(t testing.TB, store storage.Store, o options) *site {
 	t.Helper()
+	clock := &movedClock{}
+	if o.beside != nil {
+		clock = o.beside.clock
+	}
 	if o.now == nil {
-		o.now = func() time.Time { return time.Now().UTC() }
+		o.now = clock.now
+	}
+	if o.algs == nil {
+		o.algs = []string{keys.ES256, keys.EdDSA}
 	}
 	policy := provider.DefaultPolicy()
 	if o.policy != nil {
 		o.policy(&policy)
 	}
-	kek, _, err := keys.LoadKEKFile(filepath.Join(t.TempDir(), "kek"), true)
-	if err != nil {
-		t.Fatal(err)
+	sealer := &keys.Sealer{}
+	if o.beside != nil {
+		sealer = o.beside.sealer
+	} else {
+		kek, _, err := keys.LoadKEKFile(filepath.Join(t.TempDir(), "kek"), true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sealer.Primary = kek
 	}
-	sealer := &keys.Sealer{Primary: kek}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &site{t: t, issuer: "http://" + l.Addr().String() + o.path, store: store, metrics: prometheus.NewRegistry(), log: &lockedBuffer{}}
+	s := &site{t: t, issuer: "http://" + l.Addr().String() + o.path, store: store, sealer: sealer, clock: clock, metrics: prometheus.NewRegistry(), log: &lockedBuffer{}}
+	s.url = s.issuer
+	if o.beside != nil {
+		s.db = o.beside.db
+		if !o.foreign {
+			s.issuer = o.beside.issuer
+		}
+	}
 	issuer, err := provider.ParseIssuer(s.issuer)
 	if err != nil {
 		t.Fatal(err)
 	}
-	log := slog.New(slog.NewJSONHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	var sink io.Writer = s.log
+	if o.quiet {
+		sink = io.Discard
+	}
+	log := slog.New(slog.NewJSONHandler(sink, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	p, err := provider.New(t.Context(), provider.Config{
-		Issuer: issuer, Store: store, Sealer: sealer, Policy: policy,
+		Issuer: issuer, Store: store, Sealer: sealer, Algorithms: o.algs, Policy: policy,
 		Outbound: provider.NewOutbound(o.allow), Metrics: s.metrics, Log: log, Now: o.now,
 	})
 	if err != nil {
@@ -158,7 +253,7 @@ func newSite(t testing.TB, store storage.Store, o options) *site {
 		Issuer: issuer, Provider: p, TrustedProxies: o.proxies, RequestTimeout: policy.RequestTimeout,
 		Registerer: s.metrics, Gatherer: s.metrics, Log: log, Now: o.now,
 	})
-	s.ops = server.Admin()
+	s.public, s.ops = server.Public(), server.Admin()
 
 	work, stop := context.WithCancel(context.Background())
 	worked := make(chan struct{})
@@ -166,7 +261,7 @@ func newSite(t testing.TB, store storage.Store, o options) *site {
 		defer close(worked)
 		p.Run(work)
 	}()
-	srv := web.HTTPServer(server.Public(), log, nil)
+	srv := web.HTTPServer(s.public, log, nil)
 	go srv.Serve(l)
 	t.Cleanup(func() {
 		srv.Close()
@@ -192,19 +287,36 @@ func (s *site) register(id string, alter ...func(*storage.Client)) (secret strin
 			s.t.Fatal(err)
 		}
 	}
+	secret = s.client(id, alter...)
+	s.settle()
+	return secret
+}
+
+// client makes one more client, once register was called: it works at once,
+// because nobody has asked for it before.
+func (s *site) client(id string, alter ...func(*storage.Client)) (secret string) {
+	s.t.Helper()
 	c := provider.DefaultClient()
 	c.ID, c.Name, c.GrantTypes = id, id, []string{"client_credentials"}
 	c.Scopes = []string{"orders:read", "orders:write", "orders:report"}
 	for _, f := range alter {
 		f(&c)
 	}
-	_, secret, err := s.admin.CreateClient(ctx, c)
+	_, secret, err := s.admin.CreateClient(s.t.Context(), c)
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	s.settle()
 	return secret
 }
+
+// movedClock is a clock that a test can set ahead of the real one.
+type movedClock struct{ ahead atomic.Int64 }
+
+func (c *movedClock) now() time.Time {
+	return time.Now().Add(time.Duration(c.ahead.Load())).UTC()
+}
+
+func (c *movedClock) set(ahead time.Duration) { c.ahead.Store(int64(ahead)) }
 
 // settle waits until the running provider has noticed what the test changed.
 func (s *site) settle() { time.Sleep(300 * time.Millisecond) }
@@ -220,6 +332,38 @@ type answer struct {
 func (a answer) member(name string) string {
 	v, _ := a.json[name].(string)
 	return v
+}
+
+// isRefusal checks the status and the OAuth error, and what every refusal has
+// in common (D9): JSON that no cache keeps, in the characters of RFC 6749 §5.2,
+// without a word about the inside.
+func (a answer) isRefusal(t testing.TB, status int, code string) {
+	t.Helper()
+	if a.status != status || a.member("error") != code {
+		t.Fatalf("got %d %s, want %d %s", a.status, a.body, status, code)
+	}
+	if len(a.json) != 2 || a.member("error_description") == "" {
+		t.Errorf("members beside error and error_description, or one missing: %s", a.body)
+	}
+	for _, c := range a.member("error_description") {
+		if c < 0x20 || c > 0x7e || c == '"' || c == '\\' {
+			t.Errorf("error_description holds %q", c)
+		}
+	}
+	for _, inside := range []string{"goroutine", ".go:", "SQL", "sql:", "SELECT", "pgx", "fosite"} {
+		if strings.Contains(a.body, inside) {
+			t.Errorf("the answer tells of the inside: %s", a.body)
+		}
+	}
+	if got := a.header.Get("Content-Type"); got != "application/json;charset=UTF-8" {
+		t.Errorf("Content-Type = %q", got)
+	}
+	if got := a.header.Get("Cache-Control"); got != "no-store" {
+		t.Errorf("Cache-Control = %q", got)
+	}
+	if got := a.header.Get("WWW-Authenticate"); (status == http.StatusUnauthorized) != strings.HasPrefix(got, "Basic realm=") {
+		t.Errorf("WWW-Authenticate = %q with status %d (RFC 6749 §5.2)", got, status)
+	}
 }
 
 // do sends a request and reads the answer.
@@ -240,25 +384,42 @@ func (s *site) do(req *http.Request) answer {
 }
 
 // get asks for a path below the issuer.
-func (s *site) get(path string) answer {
+func (s *site) get(path string, header ...string) answer {
 	s.t.Helper()
-	req, err := http.NewRequest(http.MethodGet, s.issuer+path, nil)
+	return s.send(http.MethodGet, path, "", header...)
+}
+
+// send sends a request with a body for a path below the issuer. header holds
+// names and values in turn.
+func (s *site) send(method, path, body string, header ...string) answer {
+	s.t.Helper()
+	req, err := http.NewRequest(method, s.url+path, strings.NewReader(body))
 	if err != nil {
 		s.t.Fatal(err)
+	}
+	for i := 0; i < len(header); i += 2 {
+		req.Header.Add(header[i], header[i+1])
 	}
 	return s.do(req)
 }
 
 // form posts a form, as the client that id and secret name unless id is "".
-func (s *site) form(path, id, secret string, values url.Values) answer {
+func (s *site) form(path, id, secret string, values url.Values, header ...string) answer {
 	s.t.Helper()
-	req := httptest.NewRequest(http.MethodPost, s.issuer+path, strings.NewReader(values.Encode()))
-	req.RequestURI = ""
-	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	header = append([]string{"Content-Type", formType}, header...)
 	if id != "" {
-		req.SetBasicAuth(url.QueryEscape(id), url.QueryEscape(secret))
+		header = append(header, "Authorization", basic(id, secret))
 	}
-	return s.do(req)
+	return s.send(http.MethodPost, path, values.Encode(), header...)
+}
+
+// formType is the one media type protocol endpoints take.
+const formType = "application/x-www-form-urlencoded"
+
+// basic returns the Authorization header of RFC 6749 §2.3.1.
+func basic(id, secret string) string {
+	pair := url.QueryEscape(id) + ":" + url.QueryEscape(secret)
+	return "Basic " + base64.StdEncoding.EncodeToString([]byte(pair))
 }
 
 // token gets an access token with client credentials.

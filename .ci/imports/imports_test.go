@@ -36,7 +36,7 @@ var tight = map[string][]string{
 	"storage/sqlstore": {},
 	"storage/postgres": {"github.com/jackc"},
 	"storage/sqlite":   {"modernc.org/sqlite"},
-	"templates":        {"github.com/a-h/templ"},
+	"templates":        {"github.com/a-h/templ", "golang.org/x/text"},
 	"verify":           {"github.com/go-jose/go-jose/v4"},
 }
 

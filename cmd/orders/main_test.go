@@ -1,11 +1,19 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
 	"io"
+	"math/rand/v2"
+	"net"
 	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -75,5 +83,143 @@ func TestExitCodes(t *testing.T) {
 				t.Errorf("exit code %d, want %d; says %s", code, test.code, stderr.String())
 			}
 		})
+	}
+}
+
+// program is a command that runs until the test ends it.
+type program struct {
+	cmd    *exec.Cmd
+	listen string // where it answers
+}
+
+// start runs a command and waits until it says that it is ready; nil
+// when it ended before.
+func start(t *testing.T, cmd *exec.Cmd) *program {
+	t.Helper()
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var ready struct{ Event, Listen string }
+	line, err := bufio.NewReader(out).ReadBytes('\n')
+	if err != nil {
+		_ = cmd.Wait()
+		t.Logf("%s: %v\n%s", cmd, err, stderr.String())
+		return nil
+	}
+	t.Cleanup(func() {
+		if cmd.ProcessState == nil {
+			_ = cmd.Process.Kill()
+			_ = cmd.Wait()
+		}
+	})
+	if err := json.Unmarshal(line, &ready); err != nil || ready.Event != "ready" {
+		t.Fatalf("%s: %s: %v", cmd, line, err)
+	}
+	return &program{cmd, ready.Listen}
+}
+
+// Both programs as they are shipped: the API verifies the provider's tokens,
+// and goes on doing so when the provider has ended.
+func TestKeepsAnsweringWithoutTheProvider(t *testing.T) {
+	const audience = "https://orders.example"
+	bin, data := t.TempDir(), t.TempDir()
+	if out, err := exec.Command("go", "build", "-o", bin+"/", ".", "../signet").CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
+	signet := func(args ...string) *exec.Cmd {
+		cmd := exec.Command(filepath.Join(bin, "signet"), args...)
+		cmd.Env = append(os.Environ(), "SIGNET_DATA="+data)
+		return cmd
+	}
+	var client struct {
+		ClientSecret string `json:"client_secret"`
+	}
+	for _, args := range []string{
+		"resource create " + audience + " --name Orders --scope orders:read --scope orders:write --json",
+		"client create --id shop --name Shop --grant client_credentials --scope orders:read --scope orders:write --json",
+	} {
+		out, err := signet(strings.Fields(args)...).Output()
+		if err == nil {
+			err = json.Unmarshal(out, &client)
+		}
+		if err != nil {
+			t.Fatalf("signet %s: %v\n%s", args, err, out)
+		}
+	}
+	var provider *program
+	for range 5 { // another process may take the port first
+		address := net.JoinHostPort("127.0.0.1", strconv.Itoa(10_000+rand.IntN(20_000)))
+		provider = start(t, signet("serve", "--issuer", "http://"+address, "--listen", address, "--admin-listen", "127.0.0.1:0"))
+		if provider != nil {
+			break
+		}
+	}
+	if provider == nil {
+		t.Fatal("no provider")
+	}
+	api := start(t, exec.Command(filepath.Join(bin, "orders"),
+		"--issuer", "http://"+provider.listen, "--audience", audience, "--listen", "127.0.0.1:0", "--data", t.TempDir()))
+	if api == nil {
+		t.Fatal("no API")
+	}
+
+	form := url.Values{"grant_type": {"client_credentials"}, "scope": {"orders:read orders:write"}}
+	ask, err := http.NewRequestWithContext(t.Context(), "POST", "http://"+provider.listen+"/token", strings.NewReader(form.Encode()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	ask.SetBasicAuth("shop", client.ClientSecret)
+	resp, err := http.DefaultClient.Do(ask)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	var token struct {
+		AccessToken string `json:"access_token"`
+	}
+	if err := json.NewDecoder(resp.Body).Decode(&token); err != nil || resp.StatusCode != http.StatusOK {
+		t.Fatalf("token: %d %v", resp.StatusCode, err)
+	}
+	call := func(method, body, bearer string) int {
+		t.Helper()
+		req, err := http.NewRequestWithContext(t.Context(), method, "http://"+api.listen+"/orders", strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer "+bearer)
+		req.Header.Set("Content-Type", "application/json")
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		return resp.StatusCode
+	}
+	const order = `{"item":"Lamp","quantity":2}`
+	if status := call("POST", order, token.AccessToken); status != http.StatusCreated {
+		t.Errorf("with the provider: %d", status)
+	}
+
+	if err := provider.cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	if err := provider.cmd.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	for range 20 {
+		if post, get := call("POST", order, token.AccessToken), call("GET", "", token.AccessToken); post != http.StatusCreated || get != http.StatusOK {
+			t.Errorf("without the provider: POST %d, GET %d", post, get)
+		}
+	}
+	forged := token.AccessToken[:len(token.AccessToken)-6] + "AAAAAA"
+	if status := call("GET", "", forged); status != http.StatusUnauthorized {
+		t.Errorf("a forged token: %d", status)
 	}
 }

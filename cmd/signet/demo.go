@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"os"
@@ -61,9 +62,9 @@ func (c *demoCmd) Run(ctx context.Context, a *app) (err error) {
 	if err != nil {
 		return err
 	}
-	ordersPort := c.Port
-	if ordersPort != 0 {
-		ordersPort += 10
+	var ordersPort uint16
+	if c.Port > 0 && c.Port <= math.MaxUint16-10 {
+		ordersPort = c.Port + 10
 	}
 	ordersAddress, err := a.freeAddress(ordersPort)
 	if err != nil {
@@ -121,9 +122,13 @@ func (c *demoCmd) Run(ctx context.Context, a *app) (err error) {
 // freeAddress returns the loopback address with this port, or, when something
 // has it, says so and returns one that is free.
 func (a *app) freeAddress(port uint16) (string, error) {
-	l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(int(port))))
+	l, err := net.Listen("tcp", loopback("127.0.0.1", port))
+	if err == nil && taken("::1", port) {
+		l.Close()
+		err = syscall.EADDRINUSE
+	}
 	if errors.Is(err, syscall.EADDRINUSE) {
-		if l, err = net.Listen("tcp", "127.0.0.1:0"); err == nil {
+		if l, err = net.Listen("tcp", loopback("127.0.0.1", 0)); err == nil {
 			fmt.Fprintf(a.stderr, "Port %d is taken; using %d instead.\n", port, l.Addr().(*net.TCPAddr).Port)
 		}
 	}
@@ -132,6 +137,20 @@ func (a *app) freeAddress(port uint16) (string, error) {
 	}
 	defer l.Close()
 	return l.Addr().String(), nil
+}
+
+// taken says whether something else has the port. "localhost" is ::1 as well,
+// and many a client tries that one first.
+func taken(host string, port uint16) bool {
+	l, err := net.Listen("tcp", loopback(host, port))
+	if err == nil {
+		l.Close()
+	}
+	return errors.Is(err, syscall.EADDRINUSE) // else it is free, or there is no IPv6
+}
+
+func loopback(host string, port uint16) string {
+	return net.JoinHostPort(host, strconv.Itoa(int(port)))
 }
 
 // seed registers the sample API and the service, as the README's commands do.

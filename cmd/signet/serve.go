@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/signet-oidc/signet/provider"
+	"github.com/signet-oidc/signet/provider/keys"
 	"github.com/signet-oidc/signet/storage"
 	"github.com/signet-oidc/signet/web"
 )
@@ -42,10 +43,10 @@ func (c *serveCmd) Run(ctx context.Context, a *app) error {
 	}
 	a.log = slog.New(slog.NewJSONHandler(a.stderr, nil))
 
-	// TERM asks for a drain, an interrupt for an end; ctx ends on either.
-	term := make(chan os.Signal, 1)
-	signal.Notify(term, syscall.SIGTERM)
-	defer signal.Stop(term)
+	// ctx ends on either as well, but does not say which it was.
+	end := make(chan os.Signal, 2)
+	signal.Notify(end, syscall.SIGTERM, os.Interrupt)
+	defer signal.Stop(end)
 	reload := make(chan os.Signal, 1)
 	signal.Notify(reload, syscall.SIGHUP)
 	defer signal.Stop(reload)
@@ -68,15 +69,13 @@ func (c *serveCmd) Run(ctx context.Context, a *app) error {
 			a.reload(s)
 		case err := <-s.failed:
 			return errors.Join(err, s.stop(0))
-		case <-ctx.Done():
-			select {
-			case <-term:
-				a.log.Info("draining", "for", cfg.Drain.String())
-				s.drain(cfg.Drain / 3)
-				return s.stop(cfg.Drain - cfg.Drain/3)
-			default:
+		case sig := <-end:
+			if sig == os.Interrupt {
 				return s.stop(cfg.Drain)
 			}
+			a.log.Info("draining", "for", cfg.Drain.String())
+			s.drain(cfg.Drain/3, end)
+			return s.stop(cfg.Drain - cfg.Drain/3)
 		}
 	}
 }
@@ -126,7 +125,7 @@ func (a *app) start(ctx context.Context, cfg Config) (_ *running, err error) {
 	policy := provider.DefaultPolicy()
 	now := func() time.Time { return time.Now().UTC() }
 	p, err := provider.New(ctx, provider.Config{
-		Issuer: cfg.Issuer, Store: s.store, Sealer: sealer, Policy: policy,
+		Issuer: cfg.Issuer, Store: s.store, Sealer: sealer, Algorithms: keys.Algorithms(), Policy: policy,
 		Outbound: provider.NewOutbound(cfg.OutboundAllow),
 		Metrics:  registry, Log: a.log, Now: now,
 	})
@@ -228,10 +227,13 @@ func (a *app) suggest(ctx context.Context, store storage.Reader) {
 }
 
 // drain tells balancers to send no more requests and answers what they send
-// until they have noticed.
-func (s *running) drain(wait time.Duration) {
+// until they have noticed, or somebody is in a hurry.
+func (s *running) drain(wait time.Duration, hurry <-chan os.Signal) {
 	s.web.Drain()
-	time.Sleep(wait)
+	select {
+	case <-time.After(wait):
+	case <-hurry:
+	}
 }
 
 // stop lets requests under way finish, for at most limit, and then closes

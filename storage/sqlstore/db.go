@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -55,7 +56,8 @@ func NewReader(db DB) *Reader {
 // Tx implements storage.Tx.
 type Tx struct {
 	Reader
-	locked bool // the registry, in this transaction
+	// Whether this transaction has these locks.
+	registryLocked, logLocked bool
 }
 
 // NewTx returns the operations of a transaction that db executes.
@@ -88,8 +90,18 @@ func (g guard) Query(ctx context.Context, query string, args ...any) (Rows, erro
 		return nil, err
 	}
 	rows, err := g.DB.Query(ctx, query, args...)
-	return rows, g.keep(err)
+	if err != nil {
+		return nil, g.keep(err)
+	}
+	return guardedRows{rows, g}, nil
 }
+
+type guardedRows struct {
+	Rows
+	g guard
+}
+
+func (r guardedRows) Err() error { return r.g.keep(r.Rows.Err()) }
 
 func (g guard) QueryRow(ctx context.Context, query string, args ...any) Row {
 	if err := g.prepare(args); err != nil {
@@ -292,7 +304,8 @@ func placeholders(first, n int) string {
 		if i > 0 {
 			b.WriteString(", ")
 		}
-		fmt.Fprintf(&b, "$%d", first+i)
+		b.WriteByte('$')
+		b.WriteString(strconv.Itoa(first + i))
 	}
 	return b.String()
 }

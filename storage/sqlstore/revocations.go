@@ -21,23 +21,19 @@ func scanRevocation(row Row, r *storage.Revocation) error {
 const maxRevocationKeys = 64
 
 // Revocations implements storage.Reader. It is on the path of every
-// introspection: one statement for all keys, in few distinct shapes, so that
-// each stays prepared.
+// introspection: one statement for all keys. Its callers ask for a handful of
+// keys, so the statements are few and each stays prepared.
 func (r *Reader) Revocations(ctx context.Context, keys []storage.RevocationKey, now time.Time) ([]storage.Revocation, error) {
 	var found []storage.Revocation
 	for chunk := range slices.Chunk(keys, maxRevocationKeys) {
-		shape := 1
-		for shape < len(chunk) {
-			shape *= 2
-		}
-		args := make([]any, 0, 1+shape)
+		args := make([]any, 0, 1+len(chunk))
 		args = append(args, now)
-		for i := range shape {
-			args = append(args, chunk[min(i, len(chunk)-1)].Hash)
+		for _, key := range chunk {
+			args = append(args, key.Hash)
 		}
 		// Only the latest entry for a (kind, hash) counts, ended or not.
 		rows, err := collect(ctx, r.db, scanRevocation, `SELECT `+revocationColumns+` FROM revocations AS r
-			WHERE (r.until > $1 OR r.until = 0) AND r.hash IN (`+placeholders(2, shape)+`)
+			WHERE (r.until > $1 OR r.until = 0) AND r.hash IN (`+placeholders(2, len(chunk))+`)
 			AND NOT EXISTS (SELECT 1 FROM revocations AS later
 				WHERE later.hash = r.hash AND later.kind = r.kind AND later.seq > r.seq)`, args...)
 		if err != nil {
@@ -73,6 +69,7 @@ func (t *Tx) AppendRevocation(ctx context.Context, r storage.Revocation) (int64,
 	if err != nil {
 		return 0, wrap(err, "lock revocation log")
 	}
+	t.logLocked = true
 	r.Chain = r.ChainAfter(prev)
 	if _, err := t.db.Exec(ctx, `INSERT INTO revocations (`+revocationColumns+`) VALUES (`+placeholders(1, 9)+`)`,
 		r.Seq, r.Key.Kind, r.Key.Hash, r.Effect, r.NotBefore, r.Until, r.Reason, r.Chain, r.CreatedAt); err != nil {

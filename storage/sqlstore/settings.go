@@ -1,6 +1,9 @@
 package sqlstore
 
-import "context"
+import (
+	"context"
+	"errors"
+)
 
 // RegistryVersion implements storage.Reader.
 func (r *Reader) RegistryVersion(ctx context.Context) (int64, error) {
@@ -12,12 +15,15 @@ func (r *Reader) RegistryVersion(ctx context.Context) (int64, error) {
 // LockRegistry implements storage.Tx. Updating the one row is the lock: the
 // row's in PostgreSQL, the database's in SQLite.
 func (t *Tx) LockRegistry(ctx context.Context) error {
-	if t.locked {
+	if t.registryLocked {
 		return nil
+	}
+	if t.logLocked {
+		return t.db.keep(errors.New("lock registry: must come before the revocation log's lock"))
 	}
 	var v int64
 	err := t.db.QueryRow(ctx, `UPDATE registry_state SET version = version + 1 WHERE id = 1 RETURNING version`).Scan(&v)
-	t.locked = err == nil
+	t.registryLocked = err == nil
 	return wrap(err, "lock registry")
 }
 

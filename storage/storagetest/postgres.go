@@ -28,11 +28,14 @@ const Environment = "SIGNET_TEST_POSTGRES"
 // unless Environment names one. For use in TestMain:
 //
 //	func TestMain(m *testing.M) { os.Exit(storagetest.Main(m)) }
+//
+// Its commits do not wait for the disk: these tests are about behaviour. Those
+// about durability, and benchmarks, start a server of their own.
 func Main(m *testing.M) int {
 	if os.Getenv(Environment) != "" {
 		return m.Run()
 	}
-	server, err := StartServer(ServerOptions{})
+	server, err := StartServer(ServerOptions{NoSync: true})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
@@ -73,7 +76,7 @@ func serverFor(t testing.TB) string {
 	if u := os.Getenv(Environment); u != "" {
 		return u
 	}
-	server, err := StartServer(ServerOptions{})
+	server, err := StartServer(ServerOptions{NoSync: true})
 	if err != nil {
 		t.Fatal(err)
 	}

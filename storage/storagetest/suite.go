@@ -53,6 +53,7 @@ func Run(t *testing.T, open func(t *testing.T) storage.Store) {
 		{"a transaction sees its writes, others do not", testVisibility},
 		{"a failed statement ends the transaction", testPoisoned},
 		{"not found and used already do not end the transaction", testNotPoisoned},
+		{"locks in the wrong order", testLockOrder},
 		{"a panic undoes its transaction only", testPanic},
 		{"contexts that are done", testContext},
 		{"clock and ping", testClock},
@@ -94,7 +95,8 @@ func Run(t *testing.T, open func(t *testing.T) storage.Store) {
 		{"race: registry lock", raceRegistryLock},
 		{"race: some fail", raceSomeFail},
 		{"race: read your writes", raceReadYourWrites},
-		{"race: locks in either order", raceLockOrder},
+		{"race: both locks", raceBothLocks},
+		{"race: deadlock", raceDeadlock},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) { tt.test(t, open(t)) })
@@ -898,6 +900,9 @@ func testPrune(t *testing.T, s storage.Store) {
 	now := noon.Add(time.Hour)
 	ends := map[string]time.Time{"1 before": now.Add(-time.Millisecond), "2 at": now, "3 after": now.Add(time.Millisecond), "4 never": {}}
 	update(t, s, func(ctx context.Context, tx storage.Tx) error {
+		if err := tx.LockRegistry(ctx); err != nil {
+			return err
+		}
 		for name, end := range ends {
 			secret := testSecret(name, "c")
 			secret.ExpiresAt = end
@@ -1038,11 +1043,11 @@ var errRollback = errors.New("rolled back on purpose")
 func testRollback(t *testing.T, s storage.Store) {
 	createRoles(t, s, "r")
 	err := s.Update(t.Context(), func(ctx context.Context, tx storage.Tx) error {
-		_, err := tx.AppendRevocation(ctx, revocation("jti", "h", "block", noon.Add(time.Hour)))
-		if err := errors.Join(err, tx.CreateClient(ctx, testClient("c")), tx.SetSetting(ctx, "n", "v"), tx.DeleteRole(ctx, "r")); err != nil {
+		if err := errors.Join(tx.CreateClient(ctx, testClient("c")), tx.SetSetting(ctx, "n", "v"), tx.DeleteRole(ctx, "r")); err != nil {
 			return err
 		}
-		return errRollback
+		_, err := tx.AppendRevocation(ctx, revocation("jti", "h", "block", noon.Add(time.Hour)))
+		return errors.Join(err, errRollback)
 	})
 	wantErr(t, err, errRollback)
 	_, err = s.Client(t.Context(), "c")
@@ -1116,6 +1121,18 @@ func testNotPoisoned(t *testing.T, s storage.Store) {
 	same(t, "setting", got, err, "noticed")
 }
 
+func testLockOrder(t *testing.T, s storage.Store) {
+	err := s.Update(t.Context(), func(ctx context.Context, tx storage.Tx) error {
+		if _, err := tx.AppendRevocation(ctx, revocation("jti", "h", "block", noon.Add(time.Hour))); err != nil {
+			return err
+		}
+		return tx.LockRegistry(ctx)
+	})
+	if err == nil || errors.Is(err, storage.ErrUnavailable) {
+		t.Errorf("error = %v, want one that names the order", err)
+	}
+}
+
 func testPanic(t *testing.T, s storage.Store) {
 	func() {
 		defer func() {
@@ -1172,7 +1189,7 @@ func testContext(t *testing.T, s storage.Store) {
 
 func testClock(t *testing.T, s storage.Store) {
 	now, err := s.Now(t.Context())
-	if err != nil || now.Sub(time.Now()).Abs() > time.Minute {
+	if err != nil || time.Until(now).Abs() > time.Minute {
 		t.Errorf("Now = %v, %v", now, err)
 	}
 	if err := s.Ping(t.Context()); err != nil {

@@ -1,0 +1,415 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/signet-oidc/signet/provider"
+	"github.com/signet-oidc/signet/storage"
+)
+
+type clientCmd struct {
+	Create       clientCreate  `cmd:"" help:"Register a client. Its secret is shown once."`
+	List         clientList    `cmd:"" help:"List clients."`
+	Show         clientShow    `cmd:"" help:"Show a client."`
+	Update       clientUpdate  `cmd:"" help:"Change a client."`
+	Disable      clientDisable `cmd:"" help:"Stop a client at once."`
+	Enable       clientEnable  `cmd:"" help:"Let a disabled client get tokens again."`
+	Delete       clientDelete  `cmd:"" help:"Remove a client for good."`
+	RotateSecret clientRotate  `cmd:"" help:"Make a new secret; the old one works on for a while."`
+}
+
+func (*clientCmd) Examples() string { return (*clientCreate)(nil).Examples() }
+
+// clientJSON is a client as RFC 7591 §2 names its metadata.
+type clientJSON struct {
+	ClientID               string          `json:"client_id"`
+	ClientSecret           string          `json:"client_secret,omitempty"`
+	ClientSecretExpiresAt  *int64          `json:"client_secret_expires_at,omitempty"` // RFC 7591 §3.2.1: 0 is never
+	ClientName             string          `json:"client_name"`
+	ApplicationType        string          `json:"application_type"`
+	GrantTypes             []string        `json:"grant_types"`
+	ResponseTypes          []string        `json:"response_types"`
+	AuthMethod             string          `json:"token_endpoint_auth_method"`
+	RedirectURIs           []string        `json:"redirect_uris"`
+	PostLogoutRedirectURIs []string        `json:"post_logout_redirect_uris"`
+	Scope                  string          `json:"scope"`
+	JWKS                   json.RawMessage `json:"jwks,omitempty"`
+	JWKSURI                string          `json:"jwks_uri,omitempty"`
+	IDTokenAlg             string          `json:"id_token_signed_response_alg"`
+	Roles                  []string        `json:"roles"`
+	Enabled                bool            `json:"enabled"`
+	FirstParty             bool            `json:"first_party"`
+	RequirePKCE            bool            `json:"require_pkce"`
+	ClaimsInIDToken        bool            `json:"claims_in_id_token"`
+	RefreshWindow          *int64          `json:"refresh_window"` // seconds; null is the default
+	Secrets                []secretJSON    `json:"secrets"`
+	CreatedAt              instant         `json:"created_at"`
+	UpdatedAt              instant         `json:"updated_at"`
+	LastUsedAt             instant         `json:"last_used_at"`
+}
+
+// secretJSON tells of a secret everything but itself.
+type secretJSON struct {
+	CreatedAt instant `json:"created_at"`
+	ExpiresAt instant `json:"expires_at"`
+}
+
+func viewClient(c storage.Client) clientJSON {
+	v := clientJSON{
+		ClientID: c.ID, ClientName: c.Name, ApplicationType: c.ApplicationType,
+		GrantTypes: orEmpty(c.GrantTypes), ResponseTypes: []string{}, AuthMethod: c.AuthMethod,
+		RedirectURIs: orEmpty(c.RedirectURIs), PostLogoutRedirectURIs: orEmpty(c.PostLogoutRedirectURIs),
+		Scope: words(c.Scopes), JWKSURI: c.JWKSURI, IDTokenAlg: c.IDTokenAlg, Roles: orEmpty(c.Roles),
+		Enabled: c.Enabled, FirstParty: c.FirstParty, RequirePKCE: c.RequirePKCE, ClaimsInIDToken: c.ClaimsInIDToken,
+		Secrets:   []secretJSON{},
+		CreatedAt: instant(c.CreatedAt), UpdatedAt: instant(c.UpdatedAt), LastUsedAt: instant(c.LastUsedAt),
+	}
+	if c.JWKS != "" {
+		v.JWKS = json.RawMessage(c.JWKS)
+	}
+	if slices.Contains(c.GrantTypes, "authorization_code") {
+		v.ResponseTypes = []string{"code"}
+	}
+	if c.RefreshWindow >= 0 {
+		seconds := int64(c.RefreshWindow / time.Second)
+		v.RefreshWindow = &seconds
+	}
+	for _, s := range c.Secrets {
+		v.Secrets = append(v.Secrets, secretJSON{instant(s.CreatedAt), instant(s.ExpiresAt)})
+	}
+	return v
+}
+
+// orEmpty keeps null out of JSON where a list belongs.
+func orEmpty(list []string) []string {
+	if list == nil {
+		return []string{}
+	}
+	return list
+}
+
+func describeClient(w io.Writer, v clientJSON) {
+	field(w, "client_id", v.ClientID)
+	if v.ClientSecret != "" {
+		field(w, "client_secret", v.ClientSecret+"   (shown only now)")
+	}
+	field(w, "name", v.ClientName)
+	field(w, "state", mark(v.Enabled, "enabled", "disabled"))
+	field(w, "grants", words(v.GrantTypes))
+	field(w, "authenticates with", v.AuthMethod)
+	field(w, "scope", v.Scope)
+	field(w, "roles", words(v.Roles))
+	for _, u := range v.RedirectURIs {
+		field(w, "redirect URI", u)
+	}
+	for _, u := range v.PostLogoutRedirectURIs {
+		field(w, "post-logout redirect URI", u)
+	}
+	field(w, "keys at", v.JWKSURI)
+	if len(v.ResponseTypes) > 0 {
+		field(w, "application", v.ApplicationType+mark(v.FirstParty, ", first party", ""))
+		field(w, "ID token", v.IDTokenAlg+mark(v.ClaimsInIDToken, ", with the claims of its scopes", ""))
+		field(w, "PKCE", mark(v.RequirePKCE, "required", "not required"))
+	}
+	for _, s := range v.Secrets {
+		field(w, "secret", "made "+s.CreatedAt.String()+mark(s.ExpiresAt.String() != "", ", ends "+s.ExpiresAt.String(), ""))
+	}
+	field(w, "created", v.CreatedAt.String())
+	if v.UpdatedAt != v.CreatedAt {
+		field(w, "updated", v.UpdatedAt.String())
+	}
+}
+
+type clientCreate struct {
+	Name                  string         `required:"" placeholder:"TEXT" help:"Name that people see."`
+	ID                    string         `name:"id" placeholder:"ID" help:"client_id; without it a random one is made."`
+	Grant                 []string       `required:"" sep:"none" placeholder:"GRANT" help:"client_credentials, authorization_code or refresh_token; may repeat."`
+	AuthMethod            string         `default:"client_secret_basic" placeholder:"METHOD" help:"client_secret_basic (default), client_secret_post, private_key_jwt, or none for a public client."`
+	RedirectURI           []string       `name:"redirect-uri" sep:"none" placeholder:"URI" help:"Where people return to; compared exactly; may repeat."`
+	PostLogoutRedirectURI []string       `name:"post-logout-redirect-uri" sep:"none" placeholder:"URI" help:"Where people return to after signing out; may repeat."`
+	Scope                 []string       `sep:"none" placeholder:"SCOPE" help:"Scope it may ask for; may repeat."`
+	Role                  []string       `sep:"none" placeholder:"ROLE" help:"Role it has when it acts for itself; may repeat."`
+	JWKSFile              string         `name:"jwks-file" placeholder:"FILE" xor:"jwks" help:"Its public keys, a JWK Set, for private_key_jwt."`
+	JWKSURI               string         `name:"jwks-uri" placeholder:"URL" xor:"jwks" help:"Where its public keys are, for private_key_jwt."`
+	IDTokenAlg            string         `name:"id-token-alg" default:"RS256" placeholder:"ALG" help:"RS256 (default), ES256, PS256 or EdDSA."`
+	ClaimsInIDToken       bool           `name:"claims-in-id-token" help:"Put the claims of granted scopes into the ID token as well."`
+	RefreshWindow         *time.Duration `placeholder:"DUR" help:"How long a repeated refresh gets the same answer; 0 never. Default 10s."`
+	FirstParty            bool           `help:"It is the operator's own: people are not asked for consent unless it runs on their device."`
+	RequirePKCE           bool           `name:"require-pkce" default:"true" help:"Demand PKCE (default); only a confidential client can do without, with =false."`
+}
+
+func (*clientCreate) Examples() string {
+	return `
+signet client create --name "Nightly report" --id nightly --grant client_credentials --scope invoices:read
+signet client create --name Shop --id shop --grant authorization_code --redirect-uri https://shop.example.com/cb --scope openid --scope email`
+}
+
+func (c *clientCreate) Run(ctx context.Context, a *app) error {
+	row := provider.DefaultClient()
+	row.ID, row.Name = c.ID, c.Name
+	row.GrantTypes, row.AuthMethod = c.Grant, c.AuthMethod
+	row.RedirectURIs, row.PostLogoutRedirectURIs = c.RedirectURI, c.PostLogoutRedirectURI
+	row.Scopes, row.Roles = c.Scope, c.Role
+	row.JWKSURI = c.JWKSURI
+	row.IDTokenAlg, row.ClaimsInIDToken = c.IDTokenAlg, c.ClaimsInIDToken
+	row.FirstParty, row.RequirePKCE = c.FirstParty, c.RequirePKCE
+	if c.RefreshWindow != nil {
+		row.RefreshWindow = *c.RefreshWindow
+	}
+	var err error
+	if row.JWKS, err = readJWKS(c.JWKSFile); err != nil {
+		return err
+	}
+	i, err := a.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer i.Close()
+	created, secret, err := i.Admin().CreateClient(ctx, row)
+	if err != nil {
+		return err
+	}
+	v := viewClient(created)
+	if secret != "" {
+		v.ClientSecret, v.ClientSecretExpiresAt = secret, new(int64)
+	}
+	return a.print(v, func(w io.Writer) { describeClient(w, v) })
+}
+
+// readJWKS reads a file a little beyond what is admitted; what it holds is
+// judged with the rest of the registration.
+func readJWKS(path string) (string, error) {
+	if path == "" {
+		return "", nil
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return "", usage(fmt.Sprintf("--jwks-file cannot be read: %v", err), "check the path")
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, 1<<20))
+	if err != nil {
+		return "", usage(fmt.Sprintf("--jwks-file cannot be read: %v", err), "check the path")
+	}
+	return string(b), nil
+}
+
+type clientList struct {
+	listFlags
+}
+
+func (*clientList) Examples() string { return "signet client list --limit 20" }
+
+func (c *clientList) Run(ctx context.Context, a *app) error {
+	i, err := a.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer i.Close()
+	l, err := page(c.listFlags, func(p storage.Page) ([]storage.Client, error) { return i.Store.Clients(ctx, p) },
+		func(row storage.Client) string { return row.ID }, viewClient)
+	if err != nil {
+		return err
+	}
+	return a.print(l, func(w io.Writer) {
+		if len(l.Items) == 0 {
+			fmt.Fprintln(w, "No clients yet; `signet client create --help` shows how to make one.")
+			return
+		}
+		fmt.Fprintln(w, "CLIENT_ID\tNAME\tGRANTS\tSCOPE\tSTATE")
+		for _, v := range l.Items {
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", v.ClientID, v.ClientName, words(v.GrantTypes), v.Scope, mark(v.Enabled, "enabled", "disabled"))
+		}
+		more(w, l)
+	})
+}
+
+// clientArg names one client.
+type clientArg struct {
+	ID string `arg:"" name:"id" help:"client_id"`
+}
+
+type clientShow struct{ clientArg }
+
+func (*clientShow) Examples() string { return "signet client show nightly" }
+
+func (c *clientShow) Run(ctx context.Context, a *app) error {
+	return a.client(ctx, func(admin *provider.Admin) (storage.Client, error) { return admin.Client(ctx, c.ID) })
+}
+
+// client runs do and prints the client it returns.
+func (a *app) client(ctx context.Context, do func(*provider.Admin) (storage.Client, error)) error {
+	i, err := a.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer i.Close()
+	row, err := do(i.Admin())
+	if err != nil {
+		return err
+	}
+	v := viewClient(row)
+	return a.print(v, func(w io.Writer) { describeClient(w, v) })
+}
+
+type clientUpdate struct {
+	clientArg
+	Name                  *string        `placeholder:"TEXT" help:"Name that people see."`
+	Grant                 []string       `sep:"none" placeholder:"GRANT" help:"Grants in place of those it has; may repeat."`
+	AuthMethod            *string        `placeholder:"METHOD" help:"client_secret_basic, client_secret_post, private_key_jwt or none. Without a secret its secrets end."`
+	RedirectURI           []string       `name:"redirect-uri" sep:"none" placeholder:"URI" help:"Redirect URIs in place of those it has; may repeat."`
+	PostLogoutRedirectURI []string       `name:"post-logout-redirect-uri" sep:"none" placeholder:"URI" help:"Post-logout redirect URIs in place of those it has; may repeat."`
+	Scope                 []string       `sep:"none" placeholder:"SCOPE" help:"Scopes in place of those it has; may repeat."`
+	Role                  []string       `sep:"none" placeholder:"ROLE" help:"Roles in place of those it has; may repeat."`
+	JWKSFile              string         `name:"jwks-file" placeholder:"FILE" xor:"jwks" help:"Its public keys, a JWK Set."`
+	JWKSURI               *string        `name:"jwks-uri" placeholder:"URL" xor:"jwks" help:"Where its public keys are."`
+	IDTokenAlg            *string        `name:"id-token-alg" placeholder:"ALG" help:"RS256, ES256, PS256 or EdDSA."`
+	ClaimsInIDToken       *bool          `name:"claims-in-id-token" help:"Put the claims of granted scopes into the ID token as well."`
+	RefreshWindow         *time.Duration `placeholder:"DUR" help:"How long a repeated refresh gets the same answer; 0 never."`
+	FirstParty            *bool          `help:"It is the operator's own."`
+	RequirePKCE           *bool          `name:"require-pkce" help:"Demand PKCE; only a confidential client can do without, with =false."`
+}
+
+// Help says what a change means for tokens that are out.
+func (*clientUpdate) Help() string {
+	return `Only what is given changes; an empty value, as in --scope "", clears a list.
+
+A change counts from the client's next token on. Tokens it has keep their scopes until they expire (15 minutes at most), except that taking a role away refuses all its tokens from before at once. To stop everything use "signet client disable".`
+}
+
+func (*clientUpdate) Examples() string {
+	return `signet client update nightly --name "Morning report" --scope invoices:read --scope invoices:write --role accounting`
+}
+
+func (c *clientUpdate) Run(ctx context.Context, a *app) error {
+	jwks, err := readJWKS(c.JWKSFile)
+	if err != nil {
+		return err
+	}
+	return a.client(ctx, func(admin *provider.Admin) (storage.Client, error) {
+		return admin.UpdateClient(ctx, c.ID, func(row *storage.Client) {
+			set(&row.Name, c.Name)
+			set(&row.AuthMethod, c.AuthMethod)
+			set(&row.IDTokenAlg, c.IDTokenAlg)
+			set(&row.ClaimsInIDToken, c.ClaimsInIDToken)
+			set(&row.RefreshWindow, c.RefreshWindow)
+			set(&row.FirstParty, c.FirstParty)
+			set(&row.RequirePKCE, c.RequirePKCE)
+			setList(&row.GrantTypes, c.Grant)
+			setList(&row.RedirectURIs, c.RedirectURI)
+			setList(&row.PostLogoutRedirectURIs, c.PostLogoutRedirectURI)
+			setList(&row.Scopes, c.Scope)
+			setList(&row.Roles, c.Role)
+			switch { // of the two places for keys only one counts
+			case jwks != "":
+				row.JWKS, row.JWKSURI = jwks, ""
+			case c.JWKSURI != nil:
+				row.JWKS, row.JWKSURI = "", *c.JWKSURI
+			case c.AuthMethod != nil && *c.AuthMethod != "private_key_jwt":
+				row.JWKS, row.JWKSURI = "", ""
+			}
+		})
+	})
+}
+
+// set changes what a flag was given for.
+func set[T any](at, given *T) {
+	if given != nil {
+		*at = *given
+	}
+}
+
+// setList replaces a list that a flag was given for; one empty value clears it.
+func setList(at *[]string, given []string) {
+	if given != nil {
+		*at = slices.DeleteFunc(slices.Clone(given), func(s string) bool { return s == "" })
+	}
+}
+
+type clientDisable struct{ clientArg }
+
+// Help says what it means for tokens that are out.
+func (*clientDisable) Help() string {
+	return "The client gets no token, and those it has are refused: by introspection at once, by offline verifiers as they hear of it."
+}
+
+func (*clientDisable) Examples() string { return "signet client disable nightly" }
+
+func (c *clientDisable) Run(ctx context.Context, a *app) error {
+	return a.client(ctx, func(admin *provider.Admin) (storage.Client, error) { return admin.DisableClient(ctx, c.ID) })
+}
+
+type clientEnable struct{ clientArg }
+
+func (*clientEnable) Examples() string { return "signet client enable nightly" }
+
+func (c *clientEnable) Run(ctx context.Context, a *app) error {
+	return a.client(ctx, func(admin *provider.Admin) (storage.Client, error) { return admin.EnableClient(ctx, c.ID) })
+}
+
+type clientDelete struct{ clientArg }
+
+// Help says what it means for tokens that are out.
+func (*clientDelete) Help() string {
+	return "Its secrets and consents go with it, and its tokens are refused. There is no way back; disable is the way to stop it for now."
+}
+
+func (*clientDelete) Examples() string { return "signet client delete nightly" }
+
+func (c *clientDelete) Run(ctx context.Context, a *app) error {
+	return a.remove(ctx, "client_id", func(admin *provider.Admin) (string, error) { return c.ID, admin.DeleteClient(ctx, c.ID) })
+}
+
+// remove runs do, which returns the name of what is gone, and prints it.
+func (a *app) remove(ctx context.Context, key string, do func(*provider.Admin) (string, error)) error {
+	i, err := a.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer i.Close()
+	name, err := do(i.Admin())
+	if err != nil {
+		return err
+	}
+	return a.print(map[string]any{key: name, "deleted": true}, func(w io.Writer) { fmt.Fprintf(w, "Deleted %s.\n", name) })
+}
+
+type clientRotate struct {
+	clientArg
+	Overlap time.Duration `default:"24h" placeholder:"DUR" help:"How long the old secret works on (${default}); 0 ends it now."`
+}
+
+// Help says how many secrets there can be.
+func (*clientRotate) Help() string {
+	return "Two secrets work at most: rotating again while two do ends the older one at once."
+}
+
+func (*clientRotate) Examples() string { return "signet client rotate-secret nightly --overlap 24h" }
+
+func (c *clientRotate) Run(ctx context.Context, a *app) error {
+	i, err := a.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer i.Close()
+	secret, oldExpires, err := i.Admin().RotateClientSecret(ctx, c.ID, c.Overlap)
+	if err != nil {
+		return err
+	}
+	v := struct {
+		ClientID     string  `json:"client_id"`
+		ClientSecret string  `json:"client_secret"`
+		OldExpiresAt instant `json:"old_expires_at"`
+	}{c.ID, secret, instant(oldExpires)}
+	return a.print(v, func(w io.Writer) {
+		field(w, "client_id", v.ClientID)
+		field(w, "client_secret", v.ClientSecret+"   (shown only now)")
+		field(w, "old secret ends", v.OldExpiresAt.String())
+	})
+}

@@ -1,0 +1,385 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/alecthomas/kong"
+	"gopkg.in/yaml.v3"
+
+	"github.com/signet-oidc/signet/provider"
+)
+
+// common are the settings of every command. They and those of serve come from
+// the command line, else from SIGNET_<FLAG>, else from the file.
+type common struct {
+	Config          string `group:"settings" placeholder:"FILE" help:"YAML file with any of these settings, each under its flag's name."`
+	Database        string `group:"settings" placeholder:"URL" help:"postgres://… or sqlite:///path. Without it: signet.db in the data directory."`
+	Data            string `group:"settings" placeholder:"DIR" help:"Data directory. Without it: signet in $$XDG_DATA_HOME or ~/.local/share."`
+	KEKFile         string `group:"settings" name:"kek-file" placeholder:"FILE" help:"File with the key-encryption key, 32 bytes raw or in base64. Without it, beside a SQLite database one is made."`
+	KEKFD           string `group:"settings" name:"kek-fd" placeholder:"N" help:"File descriptor to read the key-encryption key from."`
+	KEKCommand      string `group:"settings" name:"kek-command" placeholder:"CMD" help:"Command that prints the key-encryption key."`
+	KEKPreviousFile string `group:"settings" name:"kek-previous-file" placeholder:"FILE" help:"File with the key-encryption key before this one, while it is being replaced."`
+	JSON            bool   `group:"settings" help:"Write results and errors as JSON."`
+}
+
+// serveFlags are the settings of serve as they are typed. They are text, so
+// that validate can report everything that is wrong with them at once.
+type serveFlags struct {
+	Issuer        string   `placeholder:"URL" help:"Issuer identifier: the https URL this provider is reached by."`
+	Listen        string   `default:"127.0.0.1:8080" placeholder:"ADDR" help:"Address to serve on (${default}). Port 0 takes a free one."`
+	AdminListen   string   `default:"127.0.0.1:8081" placeholder:"ADDR" help:"Address for health and metrics (${default})."`
+	TLSCert       string   `name:"tls-cert" placeholder:"FILE" help:"Certificate chain in PEM. Without it a proxy has to speak TLS."`
+	TLSKey        string   `name:"tls-key" placeholder:"FILE" help:"Private key of the certificate."`
+	TrustedProxy  []string `placeholder:"CIDR" help:"Network whose X-Forwarded-For is believed; may repeat."`
+	OutboundAllow []string `placeholder:"CIDR" help:"Private network that clients' keys may be fetched from; may repeat."`
+	Migrate       bool     `help:"Bring a PostgreSQL schema up to date first. SQLite's always is."`
+	Drain         string   `default:"15s" placeholder:"DUR" help:"How long requests under way may take after TERM (${default})."`
+}
+
+// Config is everything serve needs, validated.
+type Config struct {
+	Database       databaseURL
+	KEK            kekSource
+	Issuer         provider.Issuer
+	Listen         string
+	AdminListen    string
+	TLSCert        string // file; "" together with TLSKey: no TLS
+	TLSKey         string
+	TrustedProxies []netip.Prefix
+	OutboundAllow  []netip.Prefix
+	Migrate        bool // also on PostgreSQL
+	Drain          time.Duration
+}
+
+// databaseURL says which database: SQLite's file or PostgreSQL's URL.
+type databaseURL struct {
+	sqlite   string // path of the file
+	postgres string // with the password in it: never to be shown
+}
+
+// kekSource says where the key-encryption key comes from; at most one of
+// text, file, fd and command is set.
+type kekSource struct {
+	text     string // from the environment
+	file     string
+	fd       int // -1: none
+	command  string
+	previous string // file
+}
+
+// addFault notes what is wrong with a setting and what to do about it.
+type addFault func(field, problem, fix string)
+
+// validate returns the configuration of serve, or every fault in it together
+// with those of the environment and the file.
+func (f serveFlags) validate(a *app) (Config, error) {
+	faults := provider.InvalidError{Faults: slices.Clone(a.settings.faults.Faults)}
+	bad := faults.Add
+	c := Config{Listen: f.Listen, AdminListen: f.AdminListen, TLSCert: f.TLSCert, TLSKey: f.TLSKey, Migrate: f.Migrate}
+	c.Database, c.KEK = a.common.database(bad), a.common.kek(bad)
+	var err error
+	if f.Issuer == "" {
+		bad("--issuer", "is missing", "give the URL this provider is reached by, as https://login.example.com")
+	} else if c.Issuer, err = provider.ParseIssuer(f.Issuer); err != nil {
+		bad("--issuer", strings.TrimPrefix(err.Error(), "issuer: "), "")
+	}
+	checkAddress("--listen", f.Listen, bad)
+	checkAddress("--admin-listen", f.AdminListen, bad)
+	if _, port, _ := net.SplitHostPort(f.Listen); f.Listen == f.AdminListen && port != "0" {
+		bad("--admin-listen", "is the address of --listen", "choose another port")
+	}
+	if (f.TLSCert == "") != (f.TLSKey == "") {
+		bad("--tls-cert", "and --tls-key go together", "give both, or neither behind a proxy that speaks TLS")
+	}
+	for _, file := range []struct{ flag, path string }{{"--tls-cert", f.TLSCert}, {"--tls-key", f.TLSKey}} {
+		if file.path == "" {
+			continue
+		}
+		if _, err := os.Stat(file.path); err != nil {
+			bad(file.flag, fmt.Sprintf("cannot be read: %v", errors.Unwrap(err)), "check the path "+file.path)
+		}
+	}
+	c.TrustedProxies = parsePrefixes("--trusted-proxy", f.TrustedProxy, bad)
+	c.OutboundAllow = parsePrefixes("--outbound-allow", f.OutboundAllow, bad)
+	if c.Drain, err = time.ParseDuration(f.Drain); err != nil || c.Drain < 0 {
+		bad("--drain", fmt.Sprintf("%q is not a duration", f.Drain), "write it as 15s or 1m")
+	}
+	return c, faults.Err()
+}
+
+// database returns which database the settings mean.
+func (c common) database(bad addFault) databaseURL {
+	const fix = "write postgres://user@host/name or sqlite:///path/to/signet.db"
+	switch scheme, _, _ := strings.Cut(c.Database, ":"); {
+	case c.Database == "":
+		dir := c.Data
+		if dir == "" {
+			dir = defaultData()
+		}
+		if dir == "" {
+			bad("--data", "is missing and there is no home directory to choose one in", "give a directory or --database")
+		}
+		return databaseURL{sqlite: filepath.Join(dir, "signet.db")}
+	case scheme == "postgres" || scheme == "postgresql":
+		if _, err := url.Parse(c.Database); err != nil {
+			bad("--database", "is not a URL", fix) // the error would show the password
+		}
+		return databaseURL{postgres: c.Database}
+	case scheme == "sqlite":
+		u, err := url.Parse(c.Database)
+		if err != nil || u.Host != "" || u.RawQuery != "" || u.Fragment != "" || u.Path == "" || strings.HasSuffix(u.Path, "/") {
+			bad("--database", "is not sqlite: with three slashes and a file", fix)
+			return databaseURL{}
+		}
+		return databaseURL{sqlite: filepath.Clean(u.Path)}
+	default:
+		bad("--database", "is neither a postgres: nor a sqlite: URL", fix)
+		return databaseURL{}
+	}
+}
+
+// defaultData returns where the XDG base directory specification has a
+// program's data, or "" when there is no home. It does not depend on the
+// working directory, so that every command finds the database of serve.
+func defaultData() string {
+	if dir := os.Getenv("XDG_DATA_HOME"); filepath.IsAbs(dir) {
+		return filepath.Join(dir, "signet")
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return ""
+	}
+	return filepath.Join(home, ".local", "share", "signet")
+}
+
+// kek returns where the settings say the key-encryption key is.
+func (c common) kek(bad addFault) kekSource {
+	source := kekSource{text: os.Getenv("SIGNET_KEK"), file: c.KEKFile, fd: -1, command: c.KEKCommand, previous: c.KEKPreviousFile}
+	var given []string
+	for _, s := range []struct{ name, value string }{
+		{"--kek-file", c.KEKFile}, {"--kek-fd", c.KEKFD}, {"--kek-command", c.KEKCommand}, {"SIGNET_KEK", source.text},
+	} {
+		if s.value != "" {
+			given = append(given, s.name)
+		}
+	}
+	if len(given) > 1 {
+		bad(given[0], "and "+strings.Join(given[1:], " and ")+" exclude each other", "give the key-encryption key in one way")
+	}
+	if c.KEKFD != "" {
+		fd, err := strconv.ParseUint(c.KEKFD, 10, 16)
+		if err != nil || fd == 1 || fd == 2 {
+			bad("--kek-fd", fmt.Sprintf("%q is not a file descriptor to read from", c.KEKFD), "write a number, as 3")
+		}
+		source.fd = int(fd)
+	}
+	return source
+}
+
+func checkAddress(flag, address string, bad addFault) {
+	_, port, err := net.SplitHostPort(address)
+	if err == nil {
+		_, err = strconv.ParseUint(port, 10, 16)
+	}
+	if err != nil {
+		bad(flag, fmt.Sprintf("%q is not host:port", address), "write it as 127.0.0.1:8080 or :8080")
+	}
+}
+
+func parsePrefixes(flag string, list []string, bad addFault) []netip.Prefix {
+	var prefixes []netip.Prefix
+	for _, s := range list {
+		p, err := netip.ParsePrefix(s)
+		if err != nil {
+			bad(flag, fmt.Sprintf("%q is not a network", s), "write it as 10.0.0.0/8; one address as 10.1.2.3/32")
+			continue
+		}
+		if p != p.Masked() {
+			bad(flag, fmt.Sprintf("%q has bits beyond its length", s), "write it as "+p.Masked().String())
+			continue
+		}
+		prefixes = append(prefixes, p)
+	}
+	return prefixes
+}
+
+// settings fills in, for the parser, what the command line leaves out: from
+// the environment, then from the file. It collects faults instead of ending
+// at the first, so that they are reported together.
+type settings struct {
+	known  []string // names of the flags that may come from here
+	file   map[string]*yaml.Node
+	faults provider.InvalidError
+	read   bool
+}
+
+func newSettings() (*settings, error) {
+	k, err := kong.New(&struct {
+		common
+		serveFlags
+	}{}, kong.Vars{})
+	if err != nil {
+		return nil, fmt.Errorf("settings: %w", err)
+	}
+	s := &settings{}
+	for _, flag := range k.Model.Flags {
+		if flag.Name != "help" {
+			s.known = append(s.known, flag.Name)
+		}
+	}
+	return s, nil
+}
+
+// Validate is part of kong.Resolver.
+func (s *settings) Validate(*kong.Application) error { return nil }
+
+// Resolve returns the value of a flag that is not on the command line, or nil.
+func (s *settings) Resolve(ctx *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
+	if !slices.Contains(s.known, flag.Name) {
+		return nil, nil
+	}
+	variable := "SIGNET_" + strings.ToUpper(strings.ReplaceAll(flag.Name, "-", "_"))
+	if text, ok := os.LookupEnv(variable); ok {
+		return s.typed(variable, flag, text), nil
+	}
+	if flag.Name == "config" {
+		return nil, nil
+	}
+	s.readFile(ctx)
+	node, ok := s.file[flag.Name]
+	switch {
+	case !ok:
+		return nil, nil
+	case node.Kind == yaml.ScalarNode:
+		return s.typed(flag.Name, flag, node.Value), nil
+	case node.Kind == yaml.SequenceNode && flag.IsSlice():
+		var list []any
+		for _, member := range node.Content {
+			list = append(list, member.Value)
+		}
+		return list, nil
+	default:
+		s.faults.Add(fmt.Sprintf("%s (line %d)", flag.Name, node.Line), "has the wrong shape", "give one value, or a list where the flag may repeat")
+		return nil, nil
+	}
+}
+
+// typed returns text as the flag takes it, or nil and a fault.
+func (s *settings) typed(name string, flag *kong.Flag, text string) any {
+	switch {
+	case flag.IsSlice() && text == "":
+		return []any{}
+	case flag.IsSlice():
+		var list []any
+		for member := range strings.SplitSeq(text, ",") {
+			list = append(list, strings.TrimSpace(member))
+		}
+		return list
+	case flag.IsBool():
+		b, err := strconv.ParseBool(text)
+		if err != nil {
+			s.faults.Add(name, fmt.Sprintf("is %q", text), "write true or false")
+			return nil
+		}
+		return b
+	}
+	return text
+}
+
+// readFile reads the file that --config names, once.
+func (s *settings) readFile(ctx *kong.Context) {
+	if s.read {
+		return
+	}
+	s.read = true
+	path := configPath(ctx)
+	if path == "" {
+		return
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		s.faults.Add("--config", fmt.Sprintf("cannot be read: %v", errors.Unwrap(err)), "check the path "+path)
+		return
+	}
+	var document yaml.Node
+	if err := yaml.Unmarshal(b, &document); err != nil {
+		s.faults.Add("--config", "is not YAML: "+strings.TrimPrefix(err.Error(), "yaml: "), "correct "+path)
+		return
+	}
+	if len(document.Content) == 0 {
+		return // an empty file sets nothing
+	}
+	settings := document.Content[0]
+	if settings.Kind != yaml.MappingNode {
+		s.faults.Add("--config", "has no settings", "write lines of the form `flag: value` into "+path)
+		return
+	}
+	s.file = make(map[string]*yaml.Node)
+	for i := 0; i+1 < len(settings.Content); i += 2 {
+		key, value := settings.Content[i], settings.Content[i+1]
+		where := fmt.Sprintf("in %s, line %d,", path, key.Line)
+		switch _, twice := s.file[key.Value]; {
+		case key.Value == "config" || !slices.Contains(s.known, key.Value):
+			s.faults.Add(key.Value, where+" is no setting", "did you mean "+nearest(key.Value, s.known)+"?")
+		case twice:
+			s.faults.Add(key.Value, where+" is there a second time", "leave one of them")
+		default:
+			s.file[key.Value] = value
+		}
+	}
+}
+
+// configPath returns the file that the command line or the environment names.
+func configPath(ctx *kong.Context) string {
+	for _, flag := range ctx.Model.Flags {
+		if flag.Name != "config" {
+			continue
+		}
+		if path, _ := ctx.FlagValue(flag).(string); path != "" {
+			return path
+		}
+	}
+	return os.Getenv("SIGNET_CONFIG")
+}
+
+// nearest returns the word with the least edit distance to s.
+func nearest(s string, words []string) string {
+	best, least := "", len(s)+64
+	for _, w := range words {
+		if d := distance(strings.ToLower(s), w); d < least {
+			best, least = w, d
+		}
+	}
+	return best
+}
+
+// distance is Levenshtein's.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			change := diagonal
+			if a[i] != b[j] {
+				change++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(change, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}

@@ -1,0 +1,138 @@
+// Command signet is the provider and the tool of the people who run it: serve
+// answers the protocol, every other command reads or changes the database that
+// serve works on. What they do is decided in package provider; here are flags,
+// output and exit codes.
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+)
+
+// root is the command line.
+type root struct {
+	common
+
+	Serve serveCmd `cmd:"" help:"Run the provider."`
+	Demo  demoCmd  `cmd:"" help:"Try it: a provider, an API and a service, gone when you stop it."`
+
+	Client   clientCmd   `cmd:"" help:"Applications and services that get tokens."`
+	Resource resourceCmd `cmd:"" help:"APIs that tokens are for, and their scopes."`
+	Role     roleCmd     `cmd:"" help:"What scopes may demand of a person or a client."`
+	User     userCmd     `cmd:"" help:"People who sign in."`
+	Key      keyCmd      `cmd:"" help:"Signing keys."`
+	Token    tokenCmd    `cmd:"" help:"Look into tokens."`
+	Migrate  migrateCmd  `cmd:"" help:"The database schema."`
+	Health   healthCmd   `cmd:"" help:"Ask a running server whether it is ready."`
+	Version  versionCmd  `cmd:"" help:"Say which version this is."`
+}
+
+const description = `OAuth 2 and OpenID Connect provider.
+
+Every setting can also come from the environment as SIGNET_<FLAG> or from the file that --config names; a flag wins over the environment, the environment over the file. Results go to standard output, everything else to standard error.
+
+Exit status: 0 done, 1 failed, 2 usage or configuration, 3 not found, 4 exists already, 5 database or key unavailable.`
+
+// app is what a command works with.
+type app struct {
+	common   *common
+	settings *settings
+	args     []string
+	stdin    io.Reader
+	stdout   io.Writer
+	stderr   io.Writer
+	log      *slog.Logger
+}
+
+func main() {
+	os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}
+
+// run executes one command line and returns the exit status.
+func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	a := &app{args: args, stdin: stdin, stdout: stdout, stderr: stderr}
+	command, err := a.parse(&root{})
+	if err == nil {
+		command.BindTo(ctx, (*context.Context)(nil))
+		err = command.Run(a)
+	}
+	if err == nil {
+		return 0
+	}
+	return report(stderr, err, a.wantsJSON())
+}
+
+// parse reads the command line into r and points a at what it says. serve
+// calls it again to reload its configuration.
+func (a *app) parse(r *root) (*kong.Context, error) {
+	s, err := newSettings()
+	if err != nil {
+		return nil, err
+	}
+	a.common, a.settings = &r.common, s
+	a.log = slog.New(slog.NewTextHandler(a.stderr, nil))
+	k, err := kong.New(r,
+		kong.Name("signet"),
+		kong.Description(description),
+		kong.Help(printHelp),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
+		kong.Writers(a.stdout, a.stderr),
+		kong.Resolvers(s),
+		kong.ExplicitGroups([]kong.Group{{Key: "settings", Title: "Settings of every command:"}}),
+	)
+	if err != nil {
+		return nil, fmt.Errorf("command line: %w", err)
+	}
+	return k.Parse(a.args)
+}
+
+// wantsJSON also holds when the command line could not be understood.
+func (a *app) wantsJSON() bool {
+	return a.common != nil && a.common.JSON || slices.Contains(a.args, "--json") || strings.EqualFold(os.Getenv("SIGNET_JSON"), "true")
+}
+
+// examples is what a command's help ends with: lines that work as printed, in
+// this order, on a database that has what the line's own noun commands make.
+type examples interface{ Examples() string }
+
+func printHelp(options kong.HelpOptions, ctx *kong.Context) error {
+	if err := kong.DefaultHelpPrinter(options, ctx); err != nil {
+		return err
+	}
+	node := ctx.Selected()
+	if node == nil {
+		node = ctx.Model.Node
+	}
+	e, ok := node.Target.Addr().Interface().(examples)
+	if !ok {
+		return nil
+	}
+	_, err := fmt.Fprintf(ctx.Stdout, "\nExample:\n")
+	for line := range strings.Lines(strings.TrimSpace(e.Examples())) {
+		if err == nil {
+			_, err = fmt.Fprint(ctx.Stdout, "  ", line)
+		}
+	}
+	if err == nil {
+		_, err = fmt.Fprintln(ctx.Stdout)
+	}
+	return err
+}
+
+func (*root) Examples() string {
+	return `
+signet role create accounting
+signet resource create https://api.example.com --name "Example API" --scope invoices:read --scope invoices:write=accounting
+signet client create --id nightly-report --name "Nightly report" --grant client_credentials --scope invoices:read`
+}

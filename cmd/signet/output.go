@@ -1,0 +1,264 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/signet-oidc/signet/migrations"
+	"github.com/signet-oidc/signet/provider"
+	"github.com/signet-oidc/signet/provider/keys"
+	"github.com/signet-oidc/signet/storage"
+)
+
+// Exit statuses.
+const (
+	exitFailed      = 1
+	exitUsage       = 2
+	exitNotFound    = 3
+	exitExists      = 4
+	exitUnavailable = 5
+)
+
+// failure is an error as the operator is told it.
+type failure struct {
+	status  int
+	code    string
+	message string
+	fix     string
+	faults  []provider.Fault
+}
+
+func (f *failure) Error() string { return f.message }
+
+// usage says that the command line cannot be followed.
+func usage(message, fix string) error {
+	return &failure{status: exitUsage, code: "usage", message: message, fix: fix}
+}
+
+// explain is the one table from errors to exit statuses.
+func explain(err error) *failure {
+	var f *failure
+	var invalid *provider.InvalidError
+	var object *provider.ObjectError
+	var parse *kong.ParseError
+	switch {
+	case errors.As(err, &f):
+		return f
+	case errors.As(err, &invalid):
+		return explainFaults(invalid.Faults)
+	case errors.As(err, &object) && errors.Is(object, storage.ErrNotFound):
+		noun, _, _ := strings.Cut(object.Noun, " ")
+		return &failure{status: exitNotFound, code: "not_found", message: object.Error(),
+			fix: fmt.Sprintf("`signet %s list` shows what there is", noun)}
+	case errors.As(err, &object):
+		return &failure{status: exitExists, code: "exists", message: object.Error(), fix: "choose another name, or change the one there is"}
+	case errors.Is(err, storage.ErrUnavailable):
+		return &failure{status: exitUnavailable, code: "unavailable", message: err.Error(), fix: "see that the database is up and --database names it"}
+	case errors.Is(err, context.Canceled):
+		return &failure{status: exitFailed, code: "interrupted", message: "interrupted"}
+	case errors.Is(err, migrations.ErrNewer):
+		return &failure{status: exitUnavailable, code: "schema_newer", message: err.Error()}
+	case errors.Is(err, keys.ErrWrongKEK):
+		return &failure{status: exitUnavailable, code: "wrong_key", message: err.Error(), fix: "give the key-encryption key this database was made with (--kek-file)"}
+	case errors.As(err, &parse):
+		return &failure{status: exitUsage, code: "usage", message: parse.Error(), fix: fmt.Sprintf("`%s --help` shows how", helpPath(parse))}
+	default:
+		return &failure{status: exitFailed, code: "failed", message: err.Error()}
+	}
+}
+
+func helpPath(err *kong.ParseError) string {
+	if node := err.Context.Selected(); node != nil {
+		return node.FullPath()
+	}
+	return "signet"
+}
+
+// flagOf names the flag behind a parameter, where they differ.
+func flagOf(field string) string {
+	name, value, _ := strings.Cut(field, " ")
+	switch name {
+	case "client_id":
+		name = "--id"
+	case "client_name", "resource_name":
+		name = "--name"
+	case "grant_types":
+		name = "--grant"
+	case "token_endpoint_auth_method":
+		name = "--auth-method"
+	case "redirect_uris":
+		name = "--redirect-uri"
+	case "post_logout_redirect_uris":
+		name = "--post-logout-redirect-uri"
+	case "scope":
+		name = "--scope"
+	case "roles":
+		name = "--role"
+	case "introspectors":
+		name = "--introspector"
+	case "jwks":
+		name = "--jwks-file"
+	case "id_token_signed_response_alg":
+		name = "--id-token-alg"
+	case "jwks_uri", "refresh_window", "require_pkce", "token_lifetime", "alg", "overlap", "email", "email_verified":
+		name = "--" + strings.ReplaceAll(name, "_", "-")
+	}
+	if value != "" {
+		name += " " + value
+	}
+	return name
+}
+
+func explainFaults(faults []provider.Fault) *failure {
+	f := &failure{status: exitUsage, code: "invalid", faults: make([]provider.Fault, len(faults))}
+	var messages, fixes []string
+	for i, fault := range faults {
+		fault.Field = flagOf(fault.Field)
+		f.faults[i] = fault
+		messages = append(messages, fault.Field+" "+fault.Problem)
+		if fault.Fix != "" {
+			fixes = append(fixes, fault.Fix)
+		}
+	}
+	f.message, f.fix = strings.Join(messages, "; "), strings.Join(fixes, "; ")
+	return f
+}
+
+// report writes the error to w and returns the exit status.
+func report(w io.Writer, err error, asJSON bool) int {
+	f := explain(err)
+	if asJSON {
+		type fault struct {
+			Field   string `json:"field"`
+			Problem string `json:"problem"`
+			Fix     string `json:"fix,omitempty"`
+		}
+		var body struct {
+			Error struct {
+				Code    string  `json:"code"`
+				Message string  `json:"message"`
+				Fix     string  `json:"fix"`
+				Faults  []fault `json:"faults,omitempty"`
+			} `json:"error"`
+		}
+		body.Error.Code, body.Error.Message, body.Error.Fix = f.code, f.message, f.fix
+		for _, one := range f.faults {
+			body.Error.Faults = append(body.Error.Faults, fault(one))
+		}
+		_ = writeJSON(w, body) // there is nowhere left to report to
+		return f.status
+	}
+	if len(f.faults) > 1 {
+		fmt.Fprintf(w, "signet: %d things are wrong\n", len(f.faults))
+		for _, one := range f.faults {
+			fmt.Fprintf(w, "  %s\n", one)
+		}
+		return f.status
+	}
+	fmt.Fprintf(w, "signet: %s\n", f.message)
+	if f.fix != "" {
+		fmt.Fprintf(w, "  %s\n", f.fix)
+	}
+	return f.status
+}
+
+func writeJSON(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false)
+	return e.Encode(v)
+}
+
+// print writes a result: v as JSON, or whatever human writes, in columns.
+func (a *app) print(v any, human func(w io.Writer)) error {
+	if a.common.JSON {
+		return writeJSON(a.stdout, v)
+	}
+	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+	human(w)
+	if err := w.Flush(); err != nil {
+		return fmt.Errorf("output: %w", err)
+	}
+	return nil
+}
+
+// field writes one line of a description; an empty value is left out.
+func field(w io.Writer, name, value string) {
+	if value != "" {
+		fmt.Fprintf(w, "  %s\t%s\n", name, value)
+	}
+}
+
+func words(list []string) string { return strings.Join(list, " ") }
+
+// mark names what is set; it is how people read booleans.
+func mark(set bool, yes, no string) string {
+	if set {
+		return yes
+	}
+	return no
+}
+
+// instant is a time as JSON has it: RFC 3339, UTC, whole seconds, null for never.
+type instant time.Time
+
+func (t instant) MarshalJSON() ([]byte, error) {
+	if time.Time(t).IsZero() {
+		return []byte("null"), nil
+	}
+	return []byte(`"` + t.String() + `"`), nil
+}
+
+func (t instant) String() string {
+	if time.Time(t).IsZero() {
+		return ""
+	}
+	return time.Time(t).UTC().Format(time.RFC3339)
+}
+
+// listFlags bound a listing.
+type listFlags struct {
+	Limit int    `default:"100" placeholder:"N" help:"At most so many (${default})."`
+	After string `placeholder:"NEXT" help:"Go on after the next of the listing before."`
+}
+
+// list is a listing as JSON has it. Next is null at the end.
+type list[T any] struct {
+	Items []T     `json:"items"`
+	Next  *string `json:"next"`
+}
+
+// page reads one row more than asked for, to know whether there are more.
+func page[Row, T any](f listFlags, read func(storage.Page) ([]Row, error), key func(Row) string, view func(Row) T) (list[T], error) {
+	if f.Limit < 1 || f.Limit > 1000 {
+		return list[T]{}, usage("--limit is out of range", "choose 1 to 1000")
+	}
+	rows, err := read(storage.Page{After: f.After, Limit: f.Limit + 1})
+	if err != nil {
+		return list[T]{}, err
+	}
+	l := list[T]{Items: []T{}}
+	if len(rows) > f.Limit {
+		rows = rows[:f.Limit]
+		next := key(rows[len(rows)-1])
+		l.Next = &next
+	}
+	for _, row := range rows {
+		l.Items = append(l.Items, view(row))
+	}
+	return l, nil
+}
+
+// more tells people that a listing goes on.
+func more[T any](w io.Writer, l list[T]) {
+	if l.Next != nil {
+		fmt.Fprintf(w, "\nThere is more: --after %q\n", *l.Next)
+	}
+}

@@ -1,0 +1,335 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"golang.org/x/term"
+
+	"github.com/signet-oidc/signet/provider"
+	"github.com/signet-oidc/signet/storage"
+)
+
+type userCmd struct {
+	Create      userCreate      `cmd:"" help:"Make a person who can sign in."`
+	List        userList        `cmd:"" help:"List users."`
+	Show        userShow        `cmd:"" help:"Show a user."`
+	Disable     userDisable     `cmd:"" help:"Stop a user at once."`
+	Enable      userEnable      `cmd:"" help:"Let a disabled user sign in again."`
+	SetPassword userSetPassword `cmd:"" help:"Replace a user's password."`
+	GrantRole   userGrantRole   `cmd:"" help:"Give a user a role."`
+	RevokeRole  userRevokeRole  `cmd:"" help:"Take a role from a user."`
+	Delete      userDelete      `cmd:"" help:"Remove a user for good."`
+}
+
+func (*userCmd) Examples() string { return (*userCreate)(nil).Examples() }
+
+type userJSON struct {
+	Sub           string   `json:"sub"`
+	Username      string   `json:"username"`
+	Email         string   `json:"email"`
+	EmailVerified bool     `json:"email_verified"`
+	Roles         []string `json:"roles"`
+	Enabled       bool     `json:"enabled"`
+	Password      string   `json:"password,omitempty"`
+	CreatedAt     instant  `json:"created_at"`
+	UpdatedAt     instant  `json:"updated_at"`
+}
+
+func viewUser(u storage.User) userJSON {
+	return userJSON{
+		Sub: u.ID, Username: u.Username, Email: u.Email, EmailVerified: u.EmailVerified, Roles: orEmpty(u.Roles),
+		Enabled: u.Enabled, CreatedAt: instant(u.CreatedAt), UpdatedAt: instant(u.UpdatedAt),
+	}
+}
+
+func describeUser(w io.Writer, v userJSON) {
+	field(w, "username", v.Username)
+	if v.Password != "" {
+		field(w, "password", v.Password+"   (shown only now)")
+	}
+	field(w, "sub", v.Sub)
+	if v.Email != "" {
+		field(w, "email", v.Email+mark(v.EmailVerified, "   (verified)", "   (not verified)"))
+	}
+	field(w, "roles", words(v.Roles))
+	field(w, "state", mark(v.Enabled, "enabled", "disabled"))
+	field(w, "created", v.CreatedAt.String())
+}
+
+// passwordFlags say where a password comes from: neither, a prompt.
+type passwordFlags struct {
+	PasswordStdin bool `xor:"password" help:"Read the password from standard input, one line."`
+}
+
+// password reads a password; only a terminal is asked twice.
+func (a *app) password(ctx context.Context, fromStdin bool) (string, error) {
+	if fromStdin {
+		return unlessInterrupted(ctx, a.readPassword)
+	}
+	terminal, ok := a.stdin.(*os.File)
+	if !ok || !term.IsTerminal(int(terminal.Fd())) {
+		return "", usage("there is no terminal to ask for the password on", "give it with --password-stdin")
+	}
+	first, err := a.ask(ctx, terminal, "Password: ")
+	if err != nil {
+		return "", err
+	}
+	second, err := a.ask(ctx, terminal, "Once more: ")
+	if err != nil {
+		return "", err
+	}
+	if first != second {
+		return "", usage("the two passwords differ", "try again")
+	}
+	return first, nil
+}
+
+// readPassword reads one line of standard input.
+func (a *app) readPassword() (string, error) {
+	const longest = 4096 // bytes read; what is accepted is the provider's to say
+	line, err := bufio.NewReader(io.LimitReader(a.stdin, longest)).ReadString('\n')
+	if err != nil && !errors.Is(err, io.EOF) {
+		return "", fmt.Errorf("password: %w", err)
+	}
+	line = strings.TrimSuffix(strings.TrimSuffix(line, "\n"), "\r")
+	if line == "" {
+		return "", usage("standard input has no password", "pipe one line into the command")
+	}
+	return line, nil
+}
+
+// ask reads a line from the terminal without showing it.
+func (a *app) ask(ctx context.Context, terminal *os.File, prompt string) (string, error) {
+	fd := int(terminal.Fd())
+	before, err := term.GetState(fd)
+	if err != nil {
+		return "", fmt.Errorf("terminal: %w", err)
+	}
+	fmt.Fprint(a.stderr, prompt)
+	b, err := unlessInterrupted(ctx, func() ([]byte, error) { return term.ReadPassword(fd) })
+	fmt.Fprintln(a.stderr)
+	if err != nil {
+		_ = term.Restore(fd, before) // an interrupted read leaves the terminal silent
+		return "", fmt.Errorf("password: %w", err)
+	}
+	return string(b), nil
+}
+
+// unlessInterrupted returns what read does, or the reason why ctx ended while
+// it was waiting for input. The read then goes on until the program ends.
+func unlessInterrupted[T any](ctx context.Context, read func() (T, error)) (T, error) {
+	type result struct {
+		value T
+		err   error
+	}
+	done := make(chan result, 1)
+	go func() {
+		value, err := read()
+		done <- result{value, err}
+	}()
+	select {
+	case r := <-done:
+		return r.value, r.err
+	case <-ctx.Done():
+		var none T
+		return none, ctx.Err()
+	}
+}
+
+type userCreate struct {
+	Name             string   `arg:"" help:"Username: to sign in with, in any case."`
+	Email            string   `required:"" placeholder:"ADDRESS" help:"E-mail address."`
+	EmailVerified    bool     `help:"The address is known to be theirs."`
+	Role             []string `sep:"none" placeholder:"ROLE" help:"Role they have; may repeat."`
+	GeneratePassword bool     `xor:"password" help:"Make a random password and show it once."`
+	passwordFlags
+}
+
+// Help says what a password has to be.
+func (*userCreate) Help() string {
+	return "A password has at least 15 characters of any kind and does not contain the username, the address or the word signet."
+}
+
+func (*userCreate) Examples() string {
+	return `
+signet user create alice --email alice@example.com --generate-password
+echo "correct horse battery staple" | signet user create bob --email bob@example.com --email-verified --password-stdin`
+}
+
+func (c *userCreate) Run(ctx context.Context, a *app) error {
+	password := ""
+	if c.GeneratePassword {
+		password = provider.GeneratePassword()
+	} else {
+		var err error
+		if password, err = a.password(ctx, c.PasswordStdin); err != nil {
+			return err
+		}
+	}
+	i, err := a.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer i.Close()
+	row, err := i.Admin().CreateUser(ctx, storage.User{
+		Username: c.Name, Email: c.Email, EmailVerified: c.EmailVerified, Roles: c.Role,
+	}, password)
+	if err != nil {
+		return err
+	}
+	v := viewUser(row)
+	if c.GeneratePassword {
+		v.Password = password
+	}
+	return a.print(v, func(w io.Writer) { describeUser(w, v) })
+}
+
+type userList struct {
+	listFlags
+}
+
+func (*userList) Examples() string { return "signet user list" }
+
+func (c *userList) Run(ctx context.Context, a *app) error {
+	i, err := a.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer i.Close()
+	l, err := page(c.listFlags, func(p storage.Page) ([]storage.User, error) { return i.Store.Users(ctx, p) },
+		func(row storage.User) string { return row.UsernameKey }, viewUser)
+	if err != nil {
+		return err
+	}
+	return a.print(l, func(w io.Writer) {
+		if len(l.Items) == 0 {
+			fmt.Fprintln(w, "No users yet; `signet user create --help` shows how to make one.")
+			return
+		}
+		fmt.Fprintln(w, "USERNAME\tEMAIL\tROLES\tSTATE\tSUB")
+		for _, v := range l.Items {
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", v.Username, v.Email, words(v.Roles), mark(v.Enabled, "enabled", "disabled"), v.Sub)
+		}
+		more(w, l)
+	})
+}
+
+// userArg names one user.
+type userArg struct {
+	Name string `arg:"" help:"Username, e-mail address or sub."`
+}
+
+// user runs do and prints the user it returns.
+func (a *app) user(ctx context.Context, do func(*provider.Admin) (storage.User, error)) error {
+	i, err := a.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer i.Close()
+	row, err := do(i.Admin())
+	if err != nil {
+		return err
+	}
+	v := viewUser(row)
+	return a.print(v, func(w io.Writer) { describeUser(w, v) })
+}
+
+type userShow struct{ userArg }
+
+func (*userShow) Examples() string { return "signet user show alice@example.com" }
+
+func (c *userShow) Run(ctx context.Context, a *app) error {
+	return a.user(ctx, func(admin *provider.Admin) (storage.User, error) { return admin.User(ctx, c.Name) })
+}
+
+type userDisable struct{ userArg }
+
+// Help says what it means for tokens that are out.
+func (*userDisable) Help() string {
+	return "They cannot sign in and get no token, and tokens that are out for them are refused: by introspection at once, by offline verifiers as they hear of it."
+}
+
+func (*userDisable) Examples() string { return "signet user disable alice" }
+
+func (c *userDisable) Run(ctx context.Context, a *app) error {
+	return a.user(ctx, func(admin *provider.Admin) (storage.User, error) { return admin.DisableUser(ctx, c.Name) })
+}
+
+type userEnable struct{ userArg }
+
+func (*userEnable) Examples() string { return "signet user enable alice" }
+
+func (c *userEnable) Run(ctx context.Context, a *app) error {
+	return a.user(ctx, func(admin *provider.Admin) (storage.User, error) { return admin.EnableUser(ctx, c.Name) })
+}
+
+type userSetPassword struct {
+	userArg
+	passwordFlags
+}
+
+// Help says what it means for tokens that are out.
+func (*userSetPassword) Help() string {
+	return "Tokens from before are refused: whoever knew the old password has nothing left."
+}
+
+func (*userSetPassword) Examples() string {
+	return `echo "four words and a number 7" | signet user set-password alice --password-stdin`
+}
+
+func (c *userSetPassword) Run(ctx context.Context, a *app) error {
+	password, err := a.password(ctx, c.PasswordStdin)
+	if err != nil {
+		return err
+	}
+	return a.user(ctx, func(admin *provider.Admin) (storage.User, error) { return admin.SetPassword(ctx, c.Name, password) })
+}
+
+type userGrantRole struct {
+	userArg
+	Role string `arg:"" help:"Name of the role."`
+}
+
+func (*userGrantRole) Examples() string { return "signet user grant-role alice accounting" }
+
+func (c *userGrantRole) Run(ctx context.Context, a *app) error {
+	return a.user(ctx, func(admin *provider.Admin) (storage.User, error) { return admin.GrantUserRole(ctx, c.Name, c.Role) })
+}
+
+type userRevokeRole struct {
+	userArg
+	Role string `arg:"" help:"Name of the role."`
+}
+
+// Help says what it means for tokens that are out.
+func (*userRevokeRole) Help() string {
+	return "Their tokens from before are refused; a refresh brings new ones without the role."
+}
+
+func (*userRevokeRole) Examples() string { return "signet user revoke-role alice accounting" }
+
+func (c *userRevokeRole) Run(ctx context.Context, a *app) error {
+	return a.user(ctx, func(admin *provider.Admin) (storage.User, error) { return admin.RevokeUserRole(ctx, c.Name, c.Role) })
+}
+
+type userDelete struct{ userArg }
+
+// Help says what it means for tokens that are out.
+func (*userDelete) Help() string {
+	return "Their sessions, consents and roles go with them, and their tokens are refused. The sub is never given to anyone else. There is no way back."
+}
+
+func (*userDelete) Examples() string { return "signet user delete alice" }
+
+func (c *userDelete) Run(ctx context.Context, a *app) error {
+	return a.remove(ctx, "username", func(admin *provider.Admin) (string, error) {
+		u, err := admin.DeleteUser(ctx, c.Name)
+		return u.Username, err
+	})
+}
