@@ -124,7 +124,12 @@ func (p *Provider) createGrant(ctx context.Context, ap *approval) (storage.Grant
 	if !errors.Is(err, storage.ErrExists) {
 		return g, err
 	}
-	earlier, err := p.store.Grant(ctx, g.ID)
+	// Read in a transaction, which comes after the one that made it.
+	var earlier storage.Grant
+	err = p.store.Update(ctx, func(ctx context.Context, tx storage.Tx) (err error) {
+		earlier, err = tx.Grant(ctx, g.ID)
+		return err
+	})
 	if err != nil {
 		return g, fmt.Errorf("grant: %w", err)
 	}
@@ -215,18 +220,23 @@ func (h *authorizationCode) PopulateTokenEndpointResponse(ctx context.Context, r
 		}
 		answer.SetExtra("refresh_token", token)
 	}
+	second := false
 	err := p.store.Update(ctx, func(ctx context.Context, tx storage.Tx) error {
-		return tx.RedeemCode(ctx, g.ID, now, redemption)
-	})
-	if !errors.Is(err, storage.ErrConsumed) {
+		err := tx.RedeemCode(ctx, g.ID, now, redemption)
+		if second = errors.Is(err, storage.ErrConsumed); second {
+			// Read where it was refused: what came first is in sight here.
+			g, err = tx.Grant(ctx, g.ID)
+		}
 		return err
+	})
+	if err != nil {
+		return fmt.Errorf("redeem: %w", err)
 	}
-	current, err := p.store.Grant(ctx, g.ID)
-	if err != nil && !errors.Is(err, storage.ErrNotFound) {
-		return fmt.Errorf("grant: %w", err)
+	if !second {
+		return nil
 	}
-	if err == nil && !current.CodeUsedAt.IsZero() {
-		if err := p.endGrant(ctx, current, "code replayed"); err != nil {
+	if !g.CodeUsedAt.IsZero() {
+		if err := p.endGrant(ctx, g, "code replayed"); err != nil {
 			return err
 		}
 	}

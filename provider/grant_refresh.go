@@ -83,21 +83,22 @@ func (h *refreshToken) PopulateTokenEndpointResponse(ctx context.Context, r fosi
 	if s.token.generation == g.Generation {
 		now, keyID := p.now(), s.view.ring.CurrentID(keys.PurposeGrant)
 		idleEnd := earlier(now.Add(p.policy.RefreshIdle), g.AbsoluteEnd)
+		second := false
 		err := p.store.Update(ctx, func(ctx context.Context, tx storage.Tx) error {
-			return tx.RotateGrant(ctx, g.ID, g.Generation, now, keyID, idleEnd)
+			err := tx.RotateGrant(ctx, g.ID, s.token.generation, now, keyID, idleEnd)
+			if second = errors.Is(err, storage.ErrConsumed); second {
+				// Read where it was refused: what came first is in sight here.
+				g, err = tx.Grant(ctx, g.ID)
+			}
+			return err
 		})
 		switch {
-		case err == nil:
+		case err != nil:
+			return fmt.Errorf("rotate: %w", err)
+		case !second:
 			g.Generation, g.KeyVersion = g.Generation+1, keyID
-		case errors.Is(err, storage.ErrConsumed): // somebody was first, or ended it
-			if g, err = p.store.Grant(ctx, g.ID); err != nil {
-				return fmt.Errorf("grant: %w", err)
-			}
-			if !p.repeats(r.GetClient().(*client), s.token, g) {
-				return p.refuseStale(ctx, s.token, g)
-			}
-		default:
-			return err
+		case !p.repeats(r.GetClient().(*client), s.token, g):
+			return p.refuseStale(ctx, s.token, g)
 		}
 	}
 	successor, err := mintGrantToken(s.view.ring, g, g.Generation, g.KeyVersion)

@@ -31,7 +31,7 @@ const (
 // A password is the only factor, so NIST SP 800-63B-4 §3.1.1.2 asks for 15
 // characters and for no rule about which. The upper bound keeps hashing cheap.
 const (
-	minPassword = 15   // characters
+	MinPassword = 15   // characters
 	maxPassword = 1024 // bytes
 )
 
@@ -52,8 +52,8 @@ func checkPassword(password string, words ...string) error {
 		return errors.New("is not UTF-8")
 	case strings.ContainsFunc(password, unicode.IsControl):
 		return errors.New("has a control character, which no sign-in page can send")
-	case n < minPassword:
-		return fmt.Errorf("has %d characters; at least %d are needed, any kind will do", n, minPassword)
+	case n < MinPassword:
+		return fmt.Errorf("has %d characters; at least %d are needed, any kind will do", n, MinPassword)
 	case len(password) > maxPassword:
 		return fmt.Errorf("is longer than %d bytes", maxPassword)
 	}
