@@ -141,7 +141,7 @@ func (s *Server) showPassword(w http.ResponseWriter, r *http.Request, who *provi
 	s.page(w, r, status, content{form: true, body: templates.ChangePassword(templates.ChangePasswordView{
 		Page:     s.view(w, r),
 		Form:     templates.Form{Action: s.path(pathPassword), CSRF: proof(s.bind(w, r), purposeAccount+who.Session.ID)},
-		Username: who.User.Username, MinPassword: minPassword, AccountURL: s.path(pathAccount), Problems: problems,
+		Username: who.User.Username, MinPassword: provider.MinPassword, AccountURL: s.path(pathAccount), Problems: problems,
 	})})
 }
 

@@ -173,7 +173,7 @@ const replacementLifetime = 15 * time.Minute
 func (s *Server) showReplace(w http.ResponseWriter, r *http.Request, a *provider.Authorization, attempt provider.SignInAttempt, status int, problems ...templates.Problem) {
 	b := s.binding(r)
 	view := templates.ChangePasswordView{
-		Page: s.flowView(w, r, a), Required: true, Username: attempt.Login, MinPassword: minPassword, Problems: problems,
+		Page: s.flowView(w, r, a), Required: true, Username: attempt.Login, MinPassword: provider.MinPassword, Problems: problems,
 		Form: templates.Form{
 			Action: s.path(pathLoginPassword),
 			CSRF:   sealReplacement(b, replacement{attempt.Login, attempt.Password, s.now()}),

@@ -8,9 +8,6 @@ import (
 	"github.com/signet-oidc/signet/templates"
 )
 
-// minPassword is the shortest password the provider accepts.
-const minPassword = 15
-
 // newPassword returns the new password of a form that has it typed twice.
 func newPassword(form url.Values) (string, []templates.Problem) {
 	switch password := form.Get("new_password"); {
@@ -32,7 +29,7 @@ func passwordProblems(invalid *provider.InvalidError) []templates.Problem {
 		case is("has a control"), is("is not UTF-8"):
 			problems = append(problems, templates.NewPasswordCharacter())
 		case is("has "):
-			problems = append(problems, templates.NewPasswordShort(minPassword))
+			problems = append(problems, templates.NewPasswordShort(provider.MinPassword))
 		case is("is longer"):
 			problems = append(problems, templates.NewPasswordLong())
 		case is("contains"):

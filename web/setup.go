@@ -29,7 +29,7 @@ func (s *Server) showSetup(w http.ResponseWriter, r *http.Request, link string, 
 		Page:     s.view(w, r),
 		Form:     templates.Form{Action: s.path(pathSetup), Flow: link, CSRF: proof(s.bind(w, r), purposeSetup+link)},
 		Username: user.Username, FixedUsername: true,
-		MinPassword: minPassword, Problems: problems,
+		MinPassword: provider.MinPassword, Problems: problems,
 	})})
 }
 
