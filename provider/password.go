@@ -65,6 +65,9 @@ func checkPassword(password string, words ...string) error {
 			return fmt.Errorf("contains %q, which is the first thing to be guessed", word)
 		}
 	}
+	if guessable(password) {
+		return errors.New("is made of a few things that everybody tries, such as common words, runs and repetitions")
+	}
 	return nil
 }
 
