@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ory/fosite"
+
 	"github.com/signet-oidc/signet/migrations"
 	"github.com/signet-oidc/signet/storage"
 )
@@ -325,4 +327,61 @@ func TestConsentIsRememberedPerScope(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestExpectations: who and how an app expects, from the request to the answer.
+func TestExpectations(t *testing.T) {
+	d := newHouse(t, migrations.SQLite, nil)
+	ann, bob := d.signIn("ann"), d.signIn("bob")
+	id := d.tokens(ann).member("id_token")
+	d.tokens(bob)
+	next := func(s *SignedIn, here bool, changes ...string) Step {
+		t.Helper()
+		a, err := d.begin(askShop(changes...))
+		must(t, err)
+		if here {
+			a.MarkSignedIn(s)
+		}
+		step, err := d.p.Next(t.Context(), d.carry(a), s)
+		must(t, err)
+		return step
+	}
+	for _, tc := range []struct {
+		name  string
+		step  Step
+		kind  StepKind
+		error string
+	}{
+		{"hint of who is there", next(ann, false, "id_token_hint", id), StepRedirect, ""},
+		{"hint of another", next(bob, false, "id_token_hint", id), StepLogin, ""},
+		{"hint of another, silently", next(bob, false, "id_token_hint", id, "prompt", "none"), StepRedirect, "login_required"},
+		{"hint of another, who signed in", next(bob, true, "id_token_hint", id), StepRedirect, "login_required"},
+		{"sub by claims", next(bob, false, "claims", `{"id_token":{"sub":{"value":"`+ann.User.ID+`"}}}`), StepLogin, ""},
+		{"class that is there", next(ann, false, "claims", `{"id_token":{"acr":{"essential":true,"values":["`+acrPassword+`"]}}}`), StepRedirect, ""},
+		{"essential class", next(ann, false, "claims", `{"id_token":{"acr":{"essential":true,"values":["x"]}}}`), StepRedirect, "unmet_authentication_requirements"},
+		{"class that would be nice", next(ann, false, "acr_values", "x"), StepRedirect, ""},
+		{"prompt=login", next(ann, false, "prompt", "login"), StepLogin, ""},
+		{"prompt=login, done", next(ann, true, "prompt", "login"), StepRedirect, ""},
+		{"max_age=0", next(ann, false, "max_age", "0"), StepLogin, ""},
+		{"prompt=none, nobody there", next(nil, false, "prompt", "none"), StepRedirect, "login_required"},
+		{"nobody there", next(nil, false), StepLogin, ""},
+		{"prompt=select_account", next(ann, false, "prompt", "select_account"), StepSelect, ""},
+	} {
+		if tc.step.Kind != tc.kind || tc.kind == StepRedirect && tc.step.Redirect.Params.Get("error") != tc.error {
+			t.Errorf("%s: %d %v", tc.name, tc.step.Kind, tc.step.Redirect)
+		}
+	}
+}
+
+// TestFositeIssuesTheCode: without our handler in fosite's chain there is no code.
+func TestFositeIssuesTheCode(t *testing.T) {
+	d := newHouse(t, migrations.SQLite, nil)
+	ann := d.signIn("ann")
+	d.tokens(ann)
+	d.p.fosite.Config.(*fosite.Config).AuthorizeEndpointHandlers = nil
+	a, err := d.begin(askShop())
+	must(t, err)
+	if step, err := d.p.Next(t.Context(), a, ann); err == nil {
+		t.Errorf("step %d %v", step.Kind, step.Redirect)
+	}
 }

@@ -84,6 +84,7 @@ func (p *Provider) answerAccessToken(r fosite.AccessRequester, answer fosite.Acc
 	if err != nil {
 		return "", fmt.Errorf("access token: %w", err)
 	}
+	p.metrics.tokenBytes.Observe(float64(len(token)))
 	if len(token) > p.policy.MaxTokenBytes {
 		return "", invalidScope(fmt.Sprintf("The access token would have %d bytes (scope %d, roles %d); at most %d are allowed: ask for less.",
 			len(token), len(strings.Join(s.award.scopes, " ")), len(strings.Join(s.award.roles, " ")), p.policy.MaxTokenBytes))

@@ -2,6 +2,7 @@ package provider
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"net/http"
@@ -10,6 +11,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/crypto/argon2"
 
 	"github.com/signet-oidc/signet/migrations"
 	"github.com/signet-oidc/signet/storage"
@@ -272,6 +275,53 @@ func TestLogout(t *testing.T) {
 		}
 		if got, err := d.p.FinishLogout(t.Context(), l, nil); err != nil || got != tc.goesTo {
 			t.Errorf("%s: goes to %q, %v", tc.name, got, err)
+		}
+	}
+}
+
+func TestPasswordSetBySomebodyElse(t *testing.T) {
+	onBothHouses(t, nil, func(t *testing.T, d *house) {
+		ctx := t.Context()
+		ann := d.signIn("ann")
+		must(t, d.store.Update(ctx, func(ctx context.Context, tx storage.Tx) error {
+			return tx.SetPassword(ctx, storage.Password{UserID: ann.User.ID, Hash: hashPassword("one time password"), MustChange: true, CreatedAt: d.now(), UpdatedAt: d.now()})
+		}))
+		try := func(replacement string) error {
+			_, err := d.p.SignIn(ctx, SignInAttempt{Login: "ann", Password: "one time password", NewPassword: replacement, Address: "192.0.2.1"})
+			return err
+		}
+		if err := try(""); !errors.Is(err, ErrPasswordChangeRequired) {
+			t.Errorf("without another: %v", err)
+		}
+		var invalid *InvalidError
+		if err := try("one time password"); !errors.As(err, &invalid) {
+			t.Errorf("the same again: %v", err)
+		}
+		must(t, try("a loud heron at noon"))
+		if err := try(""); !errors.Is(err, ErrBadCredentials) {
+			t.Errorf("the old one: %v", err)
+		}
+	})
+}
+
+func TestOutdatedHashIsReplaced(t *testing.T) {
+	d := newHouse(t, migrations.SQLite, nil)
+	ann := d.signIn("ann")
+	salt := []byte("0123456789abcdef")
+	cheap := "$argon2id$v=19$m=1024,t=1,p=1$" + base64.RawStdEncoding.EncodeToString(salt) + "$" +
+		base64.RawStdEncoding.EncodeToString(argon2.IDKey([]byte(housePassword), salt, 1, 1024, 1, 32))
+	must(t, d.store.Update(t.Context(), func(ctx context.Context, tx storage.Tx) error {
+		return tx.SetPassword(ctx, storage.Password{UserID: ann.User.ID, Hash: cheap, CreatedAt: d.now(), UpdatedAt: d.now()})
+	}))
+	d.signIn("ann")
+	got, err := d.store.Password(t.Context(), ann.User.ID)
+	must(t, err)
+	if right, outdated := verifyPassword(got.Hash, housePassword); !right || outdated {
+		t.Errorf("kept as %s", got.Hash[:30])
+	}
+	for _, bad := range []string{"", "plain", "$argon2id$v=19$m=99999999,t=1,p=1$AAAA$AAAA", "$argon2id$v=19$m=1024,t=1,p=1$AAAA$", dummyHash} {
+		if right, _ := verifyPassword(bad, ""); right {
+			t.Errorf("%q has a password", bad)
 		}
 	}
 }
