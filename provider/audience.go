@@ -2,10 +2,16 @@ package provider
 
 import (
 	"fmt"
+	"maps"
 	"net/url"
 	"slices"
 	"strings"
 	"time"
+)
+
+const (
+	scopeOpenID  = "openid"
+	scopeOffline = "offline_access"
 )
 
 // oidcScopes are the scopes that belong to the issuer itself (OIDC Core §5.4, §11).
@@ -166,6 +172,22 @@ func (s *snapshot) meaningful(issuer, scope string, audience []string) bool {
 	}
 	return slices.Contains(audience, issuer)
 }
+
+// ownerOf returns the resource a scope belongs to, the issuer for OpenID Connect's own.
+func (s *snapshot) ownerOf(issuer, scope string) string {
+	if owner := s.owners[scope]; owner != nil {
+		return owner.URI
+	}
+	return issuer
+}
+
+// exists says whether anything is meant by the scope.
+func (s *snapshot) exists(scope string) bool {
+	return s.owners[scope] != nil || slices.Contains(oidcScopes, scope)
+}
+
+// roleNames returns every role there is.
+func (s *snapshot) roleNames() []string { return slices.Collect(maps.Keys(s.roles)) }
 
 // shape settles algorithm and lifetime. One token has one signature, so
 // resources that want different algorithms cannot share one.

@@ -25,6 +25,13 @@ type accessToken struct {
 	id        string
 	scopes    []string
 	roles     []string
+
+	// For people only.
+	grantID   string
+	sessionID string // of a grant that ends with its session
+	authTime  time.Time
+	acr       string
+	amr       []string
 }
 
 // encode writes the claims as JSON. By hand, because this is the busiest line
@@ -54,6 +61,20 @@ func (t *accessToken) encode() []byte {
 	if len(t.roles) > 0 {
 		b = append(b, `,"roles":`...)
 		b = appendStrings(b, t.roles)
+	}
+	if t.grantID != "" {
+		b = append(b, `,"grant_id":`...)
+		b = appendString(b, t.grantID)
+		b = append(b, `,"auth_time":`...)
+		b = strconv.AppendInt(b, t.authTime.Unix(), 10)
+		b = append(b, `,"acr":`...)
+		b = appendString(b, t.acr)
+		b = append(b, `,"amr":`...)
+		b = appendStrings(b, t.amr)
+	}
+	if t.sessionID != "" {
+		b = append(b, `,"sid":`...)
+		b = appendString(b, t.sessionID)
 	}
 	return append(b, '}')
 }

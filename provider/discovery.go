@@ -62,11 +62,24 @@ func etagMatches(header, etag string) bool {
 func (p *Provider) newMetadata() *document {
 	body, err := json.Marshal(struct {
 		Issuer                                     string   `json:"issuer"`
+		AuthorizationEndpoint                      string   `json:"authorization_endpoint"`
 		TokenEndpoint                              string   `json:"token_endpoint"`
+		UserInfoEndpoint                           string   `json:"userinfo_endpoint"`
+		EndSessionEndpoint                         string   `json:"end_session_endpoint"`
 		JWKSURI                                    string   `json:"jwks_uri"`
 		IntrospectionEndpoint                      string   `json:"introspection_endpoint"`
 		RevocationEndpoint                         string   `json:"revocation_endpoint"`
+		ScopesSupported                            []string `json:"scopes_supported"`
 		ResponseTypesSupported                     []string `json:"response_types_supported"`
+		ResponseModesSupported                     []string `json:"response_modes_supported"`
+		CodeChallengeMethodsSupported              []string `json:"code_challenge_methods_supported"`
+		PromptValuesSupported                      []string `json:"prompt_values_supported"`
+		ACRValuesSupported                         []string `json:"acr_values_supported"`
+		ClaimsSupported                            []string `json:"claims_supported"`
+		ClaimsParameterSupported                   bool     `json:"claims_parameter_supported"`
+		RequestParameterSupported                  bool     `json:"request_parameter_supported"`
+		RequestURIParameterSupported               bool     `json:"request_uri_parameter_supported"` // true when absent
+		IssParameterSupported                      bool     `json:"authorization_response_iss_parameter_supported"`
 		GrantTypesSupported                        []string `json:"grant_types_supported"`
 		TokenEndpointAuthMethodsSupported          []string `json:"token_endpoint_auth_methods_supported"`
 		TokenEndpointAuthSigningAlgsSupported      []string `json:"token_endpoint_auth_signing_alg_values_supported"`
@@ -78,11 +91,22 @@ func (p *Provider) newMetadata() *document {
 		IDTokenSigningAlgsSupported                []string `json:"id_token_signing_alg_values_supported"`
 	}{
 		Issuer:                                     p.issuer.String(),
+		AuthorizationEndpoint:                      p.issuer.Endpoint(PathAuthorize),
+		UserInfoEndpoint:                           p.issuer.Endpoint(PathUserInfo),
+		EndSessionEndpoint:                         p.issuer.Endpoint(PathLogout),
 		TokenEndpoint:                              p.issuer.Endpoint(PathToken),
 		JWKSURI:                                    p.issuer.Endpoint(PathJWKS),
 		IntrospectionEndpoint:                      p.issuer.Endpoint(PathIntrospection),
 		RevocationEndpoint:                         p.issuer.Endpoint(PathRevocation),
-		ResponseTypesSupported:                     []string{},
+		ScopesSupported:                            oidcScopes,
+		ResponseTypesSupported:                     []string{"code"},
+		ResponseModesSupported:                     []string{ModeQuery, ModeFormPost},
+		CodeChallengeMethodsSupported:              []string{"S256"},
+		PromptValuesSupported:                      []string{"none", "login", "consent", "select_account"},
+		ACRValuesSupported:                         authenticationClasses(),
+		ClaimsSupported:                            claimNames(),
+		ClaimsParameterSupported:                   true,
+		IssParameterSupported:                      true,
 		GrantTypesSupported:                        p.grantTypes(),
 		TokenEndpointAuthMethodsSupported:          []string{authBasic, authPost, authPrivateKeyJWT, authNone},
 		TokenEndpointAuthSigningAlgsSupported:      algNames(),
@@ -100,6 +124,15 @@ func (p *Provider) newMetadata() *document {
 	return newDocument(body, `"`+base64.RawURLEncoding.EncodeToString(sum[:12])+`"`, metadataMaxAge)
 }
 
+// claimNames lists what ID token and userinfo may say of a person.
+func claimNames() []string {
+	names := []string{"sub", "auth_time", "acr", "amr", "sid"}
+	for _, scope := range oidcScopes {
+		names = append(names, scopeClaims[scope]...)
+	}
+	return names
+}
+
 func algNames() []string {
 	var names []string
 	for _, alg := range assertionAlgs() {
@@ -108,7 +141,9 @@ func algNames() []string {
 	return names
 }
 
-func (p *Provider) grantTypes() []string { return []string{grantClientCredentials} }
+func (p *Provider) grantTypes() []string {
+	return []string{grantCode, grantRefresh, grantClientCredentials}
+}
 
 // Metadata serves the authorization server metadata, under both well-known names.
 func (p *Provider) Metadata(w http.ResponseWriter, r *http.Request) {

@@ -26,6 +26,35 @@
 // token is still good is answered without this package by offline verifiers
 // (the package verify), or asked of it: introspect.go and revoke.go.
 //
+// # A sign-in, from end to end
+//
+// An app sends a person's browser here (RFC 6749 §4.1, OIDC Core §3.1):
+//
+//  1. web/authorize.go hands GET /authorize to BeginAuthorization in
+//     authorize.go, which judges everything the request says: first who asks
+//     and where the answer goes (redirect.go), then the rest, and then once more
+//     through fosite's NewAuthorizeRequest. It writes nothing.
+//  2. flow.go seals the request for this browser; from page to page it travels
+//     in the URL or the form, and is judged again at every step.
+//  3. Next in approve.go asks prompt.go, a pure function, what is missing: a
+//     sign-in, a choice of account, consent, or nothing.
+//  4. SignIn in signin.go counts the attempt, checks the password (password.go)
+//     and starts a session; sessions.go knows who it is from then on.
+//  5. Approve, or Next when there is nothing to ask, runs fosite's
+//     NewAuthorizeResponse, whose handler in grant_code.go writes consent and
+//     grant in one transaction. The grant's id is the flow's, so the same
+//     approval twice makes one grant. Its code (code.go) goes back to the app.
+//  6. The app sends the code to POST /token. The handler in grant_code.go reads
+//     the truth about the grant and its person (person.go), asks the gate, signs
+//     access token and ID token (idtoken.go), and then redeems the code with one
+//     conditional update, which makes it the first of a family of refresh tokens.
+//  7. Each refresh (grant_refresh.go) is the same again, with a compare-and-swap
+//     on the grant's generation.
+//
+// What a person can end is in sessions.go, accounts.go and logout.go: each
+// ending changes the truth that refresh, introspection and userinfo read, and
+// appends what offline verifiers have to know, in one transaction.
+//
 // What an operator does to clients, resources, roles and users is in
 // admin*.go: each change, its entry in the revocation log and its audit event
 // are one transaction.

@@ -59,6 +59,12 @@ func invalidScope(description string) *Error {
 func invalidTarget(description string) *Error {
 	return oauthError(http.StatusBadRequest, "invalid_target", description)
 }
+
+// invalidGrant is for a code or refresh token that is worth nothing, or a
+// person's grant behind it; the log has the cause.
+func invalidGrant(description string, cause error) *Error {
+	return oauthError(http.StatusBadRequest, "invalid_grant", description).because(cause)
+}
 func unauthorizedClient(description string) *Error {
 	return oauthError(http.StatusBadRequest, "unauthorized_client", description)
 }

@@ -3,6 +3,7 @@ package provider
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/ory/fosite"
@@ -50,12 +51,13 @@ func (h *clientCredentials) PopulateTokenEndpointResponse(ctx context.Context, r
 	if !h.CanHandleTokenEndpointRequest(ctx, r) {
 		return fosite.ErrUnknownRequest
 	}
-	return h.provider.answerAccessToken(r, answer)
+	_, err := h.provider.answerAccessToken(r, answer)
+	return err
 }
 
 // answerAccessToken signs the access token the session stands for and puts it
-// into the answer (RFC 6749 §5.1).
-func (p *Provider) answerAccessToken(r fosite.AccessRequester, answer fosite.AccessResponder) error {
+// into the answer (RFC 6749 §5.1). It returns the token.
+func (p *Provider) answerAccessToken(r fosite.AccessRequester, answer fosite.AccessResponder) (string, error) {
 	s := r.GetSession().(*session)
 	issuedAt := s.view.asOf.Truncate(time.Second)
 	expiresAt := p.now().Truncate(time.Second).Add(s.award.lifetime)
@@ -71,13 +73,25 @@ func (p *Provider) answerAccessToken(r fosite.AccessRequester, answer fosite.Acc
 		scopes:    s.award.scopes,
 		roles:     s.award.roles,
 	}
+	if s.person != nil {
+		g := s.person.grant
+		claims.grantID, claims.authTime, claims.acr, claims.amr = g.ID, g.AuthTime, g.ACR, g.AMR
+		if !g.Offline {
+			claims.sessionID = g.SessionID
+		}
+	}
 	token, err := s.view.ring.Sign(s.award.alg, typAccessToken, claims.encode(), p.now())
 	if err != nil {
-		return fmt.Errorf("access token: %w", err)
+		return "", fmt.Errorf("access token: %w", err)
+	}
+	p.metrics.tokenBytes.Observe(float64(len(token)))
+	if len(token) > p.policy.MaxTokenBytes {
+		return "", invalidScope(fmt.Sprintf("The access token would have %d bytes (scope %d, roles %d); at most %d are allowed: ask for less.",
+			len(token), len(strings.Join(s.award.scopes, " ")), len(strings.Join(s.award.roles, " ")), p.policy.MaxTokenBytes))
 	}
 	answer.SetAccessToken(token)
 	answer.SetTokenType("Bearer")
 	answer.SetExpiresIn(s.award.lifetime)
 	answer.SetScopes(s.award.scopes)
-	return nil
+	return token, nil
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/signet-oidc/signet/provider/revocation"
@@ -19,6 +20,7 @@ type issued struct {
 	claims map[string]any // as signed; shared, never written to
 
 	issuer, subject, clientID, id, kid string
+	grantID, sessionID, scope          string // of a person's grant; scope of any
 	audience                           []string
 	issuedAt, expiresAt                time.Time
 }
@@ -61,6 +63,9 @@ func (p *Provider) readToken(v view, token string) (*issued, error) {
 		IssuedAt int64         `json:"iat"`
 		Expires  int64         `json:"exp"`
 		ID       string        `json:"jti"`
+		GrantID  string        `json:"grant_id"`
+		Session  string        `json:"sid"`
+		Scope    string        `json:"scope"`
 	}
 	t := &issued{kid: kid}
 	if err := json.Unmarshal(payload, &c); err != nil {
@@ -73,6 +78,7 @@ func (p *Provider) readToken(v view, token string) (*issued, error) {
 		return nil, errNotIssued
 	}
 	t.issuer, t.subject, t.clientID, t.id, t.audience = c.Issuer, c.Subject, c.ClientID, c.ID, c.Audience
+	t.grantID, t.sessionID, t.scope = c.GrantID, c.Session, c.Scope
 	t.issuedAt, t.expiresAt = time.Unix(c.IssuedAt, 0).UTC(), time.Unix(c.Expires, 0).UTC()
 	p.tokens.put(digest, t)
 	return t, nil
@@ -88,6 +94,12 @@ func (p *Provider) revoked(ctx context.Context, t *issued, now time.Time) (bool,
 		revocation.Key(revocation.KindClient, t.clientID),
 		revocation.Key(revocation.KindKey, t.kid),
 		revocation.Key(revocation.KindIssuer, t.issuer),
+	}
+	if t.grantID != "" {
+		names = append(names, revocation.Key(revocation.KindGrant, t.grantID))
+	}
+	if t.sessionID != "" {
+		names = append(names, revocation.Key(revocation.KindSession, t.sessionID))
 	}
 	entries, err := p.store.Revocations(ctx, names, now)
 	if err != nil {
@@ -128,6 +140,9 @@ func (p *Provider) introspect(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	p.metrics.introspections.Inc()
+	if refresh, err := readGrantToken(v.ring, prefixRefresh, token); err == nil {
+		return p.introspectRefresh(ctx, w, v, authenticated.(*client), refresh)
+	}
 	t, err := p.readToken(v, token)
 	now := p.now()
 	if err != nil || !now.Before(t.expiresAt) || !v.mayIntrospect(authenticated.GetID(), t) {
@@ -149,6 +164,26 @@ func (p *Provider) introspect(w http.ResponseWriter, r *http.Request) error {
 	answer["active"] = true
 	answer["token_type"] = "Bearer"
 	writeJSON(w, http.StatusOK, answer)
+	return nil
+}
+
+// introspectRefresh tells a client about its own refresh token. One that was
+// used is not active, even while a repeat of it would be answered.
+func (p *Provider) introspectRefresh(ctx context.Context, w http.ResponseWriter, v view, c *client, t *grantToken) error {
+	who, err := p.person(ctx, t.grantID)
+	if err != nil && !errors.Is(err, errGone) {
+		return err
+	}
+	if err != nil || !t.of(who.grant) || who.grant.ClientID != c.ID || who.grant.Generation != t.generation ||
+		who.check(v.snapshot, p.issuer.String(), c, p.now()) != nil {
+		writeInactive(w)
+		return nil
+	}
+	g := who.grant
+	writeJSON(w, http.StatusOK, map[string]any{
+		"active": true, "iss": p.issuer.String(), "sub": g.UserID, "client_id": g.ClientID, "grant_id": g.ID,
+		"scope": strings.Join(g.Scopes, " "), "aud": g.Resources, "exp": earlier(g.IdleEnd, g.AbsoluteEnd).Unix(),
+	})
 	return nil
 }
 

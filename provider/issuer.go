@@ -10,7 +10,10 @@ import (
 
 // Paths of the endpoints, below the issuer's own path.
 const (
+	PathAuthorize     = "/authorize"
 	PathToken         = "/token"
+	PathUserInfo      = "/userinfo"
+	PathLogout        = "/logout"
 	PathIntrospection = "/introspect"
 	PathRevocation    = "/revoke"
 	PathJWKS          = "/jwks"

@@ -10,6 +10,31 @@ type Policy struct {
 	MinAccessTokenLifetime time.Duration
 	MaxAccessTokenLifetime time.Duration
 
+	// IDTokenLifetime is the life of an ID token.
+	IDTokenLifetime time.Duration
+	// CodeLifetime is the life of an authorization code (RFC 9700 §4.5).
+	CodeLifetime time.Duration
+	// FlowLifetime is how long a person may take from the app's request to the answer.
+	FlowLifetime time.Duration
+	// RefreshIdle is how long a refresh token may lie unused, RefreshAbsolute
+	// how long a family lives, however busy.
+	RefreshIdle     time.Duration
+	RefreshAbsolute time.Duration
+	// RefreshWindow is how long a repeated refresh is answered with the same
+	// successor, unless the client has its own.
+	RefreshWindow time.Duration
+	// SessionIdle and SessionAbsolute bound a sign-in; SessionTouch is how
+	// often its use is written down.
+	SessionIdle     time.Duration
+	SessionAbsolute time.Duration
+	SessionTouch    time.Duration
+	// InvitationLifetime is how long a set-up link works.
+	InvitationLifetime time.Duration
+	// PasswordHashes is how many passwords are hashed at once, each in 19 MiB;
+	// PasswordQueue how many wait their turn before others get 503.
+	PasswordHashes int
+	PasswordQueue  int
+
 	// ClockSkew is how far clocks of others may be off (RFC 7519 §4.1.4).
 	ClockSkew time.Duration
 	// AssertionLifetime is how far ahead a client assertion may expire (RFC 7523 §3).
@@ -33,6 +58,13 @@ type Policy struct {
 	// MaxScopes and MaxScopeBytes bound the scope parameter before it is read.
 	MaxScopes     int
 	MaxScopeBytes int
+	// MaxAuthorizeBytes bounds an authorization request, MaxFlowBytes what of
+	// it travels through the browser, MaxStateBytes its state.
+	MaxAuthorizeBytes int
+	MaxFlowBytes      int
+	MaxStateBytes     int
+	// MaxTokenBytes bounds an access token: larger ones break proxies.
+	MaxTokenBytes int
 	// MaxResources bounds how many resource parameters a request may hold.
 	MaxResources int
 	// CachedClients and CachedTokens bound what a replica remembers.
@@ -46,6 +78,18 @@ func DefaultPolicy() Policy {
 		AccessTokenLifetime:    10 * time.Minute,
 		MinAccessTokenLifetime: 5 * time.Minute,
 		MaxAccessTokenLifetime: 15 * time.Minute,
+		IDTokenLifetime:        10 * time.Minute,
+		CodeLifetime:           60 * time.Second,
+		FlowLifetime:           time.Hour,
+		RefreshIdle:            30 * 24 * time.Hour,
+		RefreshAbsolute:        180 * 24 * time.Hour,
+		RefreshWindow:          10 * time.Second,
+		SessionIdle:            24 * time.Hour,
+		SessionAbsolute:        14 * 24 * time.Hour,
+		SessionTouch:           time.Minute,
+		InvitationLifetime:     24 * time.Hour,
+		PasswordHashes:         2,
+		PasswordQueue:          32,
 		ClockSkew:              60 * time.Second,
 		AssertionLifetime:      5 * time.Minute,
 		RequestTimeout:         10 * time.Second,
@@ -57,6 +101,10 @@ func DefaultPolicy() Policy {
 		PruneEvery:             time.Minute,
 		MaxScopes:              50,
 		MaxScopeBytes:          2 << 10,
+		MaxAuthorizeBytes:      8 << 10,
+		MaxFlowBytes:           4 << 10,
+		MaxStateBytes:          1 << 10,
+		MaxTokenBytes:          4 << 10,
 		MaxResources:           8,
 		CachedClients:          10_000,
 		CachedTokens:           10_000,

@@ -45,6 +45,7 @@ type Provider struct {
 	registry   *registry
 	clock      *clock
 	throttle   *throttle
+	hashing    *hashGate
 	remoteKeys *remoteKeys
 	tokens     *cache[[sha256.Size]byte, *issued]
 	metrics    *metrics
@@ -66,6 +67,7 @@ func New(ctx context.Context, cfg Config) (*Provider, error) {
 		now:        cfg.Now,
 		clock:      &clock{store: cfg.Store, policy: cfg.Policy, now: cfg.Now, log: cfg.Log},
 		throttle:   newThrottle(),
+		hashing:    newHashGate(cfg.Policy.PasswordHashes, cfg.Policy.PasswordQueue),
 		remoteKeys: newRemoteKeys(cfg.Outbound, cfg.Policy.CachedClients),
 		tokens:     newCache[[sha256.Size]byte, *issued](cfg.Policy.CachedTokens),
 	}
@@ -117,7 +119,9 @@ func (p *Provider) claimIssuer(ctx context.Context) error {
 func (p *Provider) composeFosite() *fosite.Fosite {
 	return fosite.NewOAuth2Provider(fositeStore{p.registry}, &fosite.Config{
 		ClientAuthenticationStrategy: p.authenticateClient,
-		TokenEndpointHandlers:        fosite.TokenEndpointHandlers{&clientCredentials{p}},
+		AuthorizeEndpointHandlers:    fosite.AuthorizeEndpointHandlers{&authorizationCode{p}},
+		TokenEndpointHandlers:        fosite.TokenEndpointHandlers{&clientCredentials{p}, &authorizationCode{p}, &refreshToken{p}},
+		ResponseModeHandlerExtension: &fosite.DefaultResponseModeHandler{},
 		ScopeStrategy:                fosite.ExactScopeStrategy,
 		AudienceMatchingStrategy:     fosite.ExactAudienceMatchingStrategy,
 		MinParameterEntropy:          1,

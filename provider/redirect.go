@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -61,6 +62,44 @@ func isNativeURI(u *url.URL) bool {
 // §7.3, §8.3); other spellings of the same addresses are left out on purpose.
 func isLoopback(host string) bool {
 	return host == "127.0.0.1" || host == "::1" || host == "localhost"
+}
+
+// matchRedirectURI returns whether an answer may go to requested: it is one of
+// the registered URIs to the byte (RFC 9700 §4.1.3), or differs only in the port
+// from a loopback http URI of theirs, because a native client listens on
+// whichever is free (RFC 8252 §7.3). matched is the registered one.
+func matchRedirectURI(requested string, registered []string) (matched string, ok bool) {
+	if slices.Contains(registered, requested) {
+		return requested, true
+	}
+	plain, ok := withoutLoopbackPort(requested)
+	if !ok {
+		return "", false
+	}
+	for _, uri := range registered {
+		if other, ok := withoutLoopbackPort(uri); ok && other == plain {
+			return uri, true
+		}
+	}
+	return "", false
+}
+
+// withoutLoopbackPort takes the port out of a loopback http URI that could be
+// registered; for other URIs it returns false.
+func withoutLoopbackPort(uri string) (string, bool) {
+	u, err := parseURI(uri)
+	if err != nil || u.Scheme != "http" || !isLoopback(u.Hostname()) || checkHost(u) != nil {
+		return "", false
+	}
+	port := ""
+	if p := u.Port(); p != "" {
+		port = ":" + p
+	}
+	rest, ok := strings.CutPrefix(uri, "http://"+u.Host)
+	if !ok {
+		return "", false
+	}
+	return "http://" + strings.TrimSuffix(u.Host, port) + rest, true
 }
 
 // checkRedirectQuery keeps out query parameters that the response adds, so

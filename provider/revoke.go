@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"net/http"
 
-	"github.com/google/uuid"
-
 	"github.com/signet-oidc/signet/provider/revocation"
 	"github.com/signet-oidc/signet/storage"
 )
@@ -37,6 +35,9 @@ func (p *Provider) revoke(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if refresh, err := readGrantToken(v.ring, prefixRefresh, token); err == nil {
+		return p.revokeRefresh(withRequest(w, r), w, authenticated.GetID(), refresh)
+	}
 	t, err := p.readToken(v, token)
 	if errors.Is(err, errNotIssued) || err == nil && t.clientID != authenticated.GetID() {
 		writeRevoked(w)
@@ -45,10 +46,28 @@ func (p *Provider) revoke(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if err := p.revokeToken(ctx, t, w.Header().Get(RequestIDHeader), r.RemoteAddr); err != nil {
+	if err := p.revokeToken(withRequest(w, r), t); err != nil {
 		return err
 	}
 	p.metrics.revocations.Inc()
+	writeRevoked(w)
+	return nil
+}
+
+// revokeRefresh ends the grant of a refresh token, and with it every access
+// token it gave (RFC 7009 §2.1). A token that was used and replaced counts too:
+// its holder means the grant.
+func (p *Provider) revokeRefresh(ctx context.Context, w http.ResponseWriter, clientID string, t *grantToken) error {
+	g, err := p.store.Grant(ctx, t.grantID)
+	if err != nil && !errors.Is(err, storage.ErrNotFound) {
+		return fmt.Errorf("grant: %w", err)
+	}
+	if err == nil && t.of(g) && g.ClientID == clientID {
+		if err := p.endGrant(ctx, g, "revoked by its client"); err != nil {
+			return err
+		}
+		p.metrics.revocations.Inc()
+	}
 	writeRevoked(w)
 	return nil
 }
@@ -58,7 +77,7 @@ const kindRevokedToken = "revoked_token"
 // revokeToken blocks one access token for the rest of its life. Doing it
 // again, or after that life, changes nothing, so a client cannot grow the log
 // beyond the tokens it was issued.
-func (p *Provider) revokeToken(ctx context.Context, t *issued, requestID, address string) error {
+func (p *Provider) revokeToken(ctx context.Context, t *issued) error {
 	now := p.now()
 	until := t.expiresAt.Add(p.policy.ClockSkew)
 	if !now.Before(until) {
@@ -76,10 +95,7 @@ func (p *Provider) revokeToken(ctx context.Context, t *issued, requestID, addres
 		if _, err := tx.AppendRevocation(ctx, entry); err != nil {
 			return err
 		}
-		return tx.AppendAudit(ctx, storage.AuditEvent{
-			ID: uuid.Must(uuid.NewV7()).String(), At: now, Event: eventTokenRevoked,
-			Actor: t.clientID, ClientID: t.clientID, Address: address, RequestID: requestID,
-		})
+		return audit(ctx, tx, now, eventTokenRevoked, t.clientID, "", t.clientID, nil)
 	})
 	if err != nil && !errors.Is(err, storage.ErrConsumed) {
 		return fmt.Errorf("revoke: %w", err)

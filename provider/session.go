@@ -13,6 +13,9 @@ type session struct {
 	award   award
 	subject string
 	tokenID string // jti of what was signed, for the log
+
+	token  *grantToken // the code or refresh token presented, if one was
+	person *person     // whose grant it is of
 }
 
 // The methods of fosite.Session. Lifetimes are ours (see policy.go), so what

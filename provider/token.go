@@ -52,14 +52,15 @@ func (p *Provider) token(w http.ResponseWriter, r *http.Request) (fosite.AccessR
 	if len(r.PostForm.Get("scope")) > p.policy.MaxScopeBytes {
 		return nil, nil, invalidScope(fmt.Sprintf("scope is longer than %d bytes.", p.policy.MaxScopeBytes))
 	}
-	request, err := p.fosite.NewAccessRequest(r.Context(), r, &session{})
+	ctx := withRequest(w, r)
+	request, err := p.fosite.NewAccessRequest(ctx, r, &session{})
 	if err != nil {
 		if request != nil && request.GetClient() != nil {
 			err = refused(request.GetClient().GetID(), err)
 		}
 		return nil, nil, err
 	}
-	answer, err := p.fosite.NewAccessResponse(r.Context(), request)
+	answer, err := p.fosite.NewAccessResponse(ctx, request)
 	if err != nil {
 		return nil, nil, refused(request.GetClient().GetID(), err)
 	}
@@ -70,10 +71,14 @@ func (p *Provider) token(w http.ResponseWriter, r *http.Request) (fosite.AccessR
 func writeTokens(w http.ResponseWriter, a fosite.AccessResponder) {
 	expiresIn, _ := a.GetExtra("expires_in").(int64)
 	scope, _ := a.GetExtra("scope").(string)
+	refresh, _ := a.GetExtra("refresh_token").(string)
+	idToken, _ := a.GetExtra("id_token").(string)
 	writeJSON(w, http.StatusOK, struct {
-		AccessToken string `json:"access_token"`
-		TokenType   string `json:"token_type"`
-		ExpiresIn   int64  `json:"expires_in"`
-		Scope       string `json:"scope"`
-	}{a.GetAccessToken(), a.GetTokenType(), expiresIn, scope})
+		AccessToken  string `json:"access_token"`
+		TokenType    string `json:"token_type"`
+		ExpiresIn    int64  `json:"expires_in"`
+		Scope        string `json:"scope"`
+		RefreshToken string `json:"refresh_token,omitempty"`
+		IDToken      string `json:"id_token,omitempty"` // OIDC Core §3.1.3.3
+	}{a.GetAccessToken(), a.GetTokenType(), expiresIn, scope, refresh, idToken})
 }

@@ -120,6 +120,25 @@ type Reader interface {
 	// never lets an earlier one for its key count again.
 	Revocations(ctx context.Context, keys []RevocationKey, now time.Time) ([]Revocation, error)
 
+	// Session returns the session, live or not, or ErrNotFound.
+	Session(ctx context.Context, id string) (Session, error)
+	// Sessions returns the user's sessions that are live at now, the last seen first.
+	Sessions(ctx context.Context, userID string, now time.Time) ([]Session, error)
+	// Consents returns what the user lets the client do, by resource and scope.
+	Consents(ctx context.Context, userID, clientID string) ([]Consent, error)
+	// ConsentsOfUser returns all the user's consents, by client, resource and scope.
+	ConsentsOfUser(ctx context.Context, userID string) ([]Consent, error)
+	// Grant returns the grant, live or not, or ErrNotFound.
+	Grant(ctx context.Context, id string) (Grant, error)
+	// GrantsOfUser returns the user's grants that are neither revoked nor
+	// ended at now, by id (which is by time).
+	GrantsOfUser(ctx context.Context, userID string, now time.Time) ([]Grant, error)
+	// Throttle returns the counter, or ErrNotFound when there were no failures.
+	Throttle(ctx context.Context, key string) (Throttle, error)
+	// OneTime returns a single-use value that can still be taken at now, and
+	// leaves it there. ErrNotFound.
+	OneTime(ctx context.Context, kind string, keyHash []byte, now time.Time) (OneTime, error)
+
 	// AuditEvents lists audit events by id (which is by time); Page.After is an id.
 	AuditEvents(ctx context.Context, page Page) ([]AuditEvent, error)
 }
@@ -215,9 +234,80 @@ type Tx interface {
 	// AppendAudit adds an audit event. ErrExists when the id is taken.
 	AppendAudit(ctx context.Context, e AuditEvent) error
 
+	// UpdateUser writes the user's e-mail address (with its key and whether it
+	// is verified), profile, locale and UpdatedAt. ErrNotFound; ErrExists when
+	// the address is taken.
+	UpdateUser(ctx context.Context, u User) error
+	// UpdatePasswordHash replaces the hash if it is still the given one, and
+	// notes that the password was used; from and to may be equal. ErrNotFound
+	// when it is another by now: in the transaction that creates a session it
+	// makes sure that the password was not changed since it was checked.
+	UpdatePasswordHash(ctx context.Context, userID, from, to string, at time.Time) error
+
+	// CreateSession inserts a session. ErrExists when the id is taken,
+	// ErrReference when the user does not exist.
+	CreateSession(ctx context.Context, s Session) error
+	// TouchSession records that the session was used and lets its idle end
+	// move forward, never back. ErrNotFound when it is not live at lastSeen.
+	TouchSession(ctx context.Context, id string, lastSeen, idleEnd time.Time) error
+	// RenewSession writes everything about a session's sign-in anew, as when
+	// its person signed in again: all columns but ID, UserID, CreatedAt and the
+	// two of its end. ErrNotFound when it is not that user's or was ended.
+	RenewSession(ctx context.Context, s Session) error
+	// EndSession ends a session. ErrNotFound when it was ended before. One that
+	// is idle or too old can still be ended: tokens may have outlived it.
+	EndSession(ctx context.Context, id string, at time.Time, reason string) error
+	// EndSessions ends the user's sessions except exceptID ("": none excepted)
+	// and those ended before, and returns the ids of those it ended.
+	EndSessions(ctx context.Context, userID, exceptID string, at time.Time, reason string) (ids []string, err error)
+
+	// PutConsents stores consents. Where there is one already it stays, except
+	// that an explicit one replaces an implicit one. ErrReference when a user
+	// or client does not exist.
+	PutConsents(ctx context.Context, consents []Consent) error
+	// DeleteConsents removes all that the user lets the client do and returns
+	// how many there were.
+	DeleteConsents(ctx context.Context, userID, clientID string) (int, error)
+
+	// CreateGrant inserts a grant whose code is not used yet. Only the columns
+	// of a new grant are taken from g: CodeUsedAt, Generation, RotatedAt,
+	// RevokedAt and RevokeReason start empty, IdleEnd and AbsoluteEnd at
+	// CodeExpiresAt. ErrExists when the id is taken.
+	CreateGrant(ctx context.Context, g Grant) error
+	// RedeemCode makes generation 1 of a grant whose code is unused, unexpired
+	// at now and not revoked; otherwise ErrConsumed. Of any number of
+	// concurrent calls one succeeds.
+	RedeemCode(ctx context.Context, id string, now time.Time, r Redemption) error
+	// RotateGrant moves a grant from one generation to the next, unless it is
+	// at another, unredeemed, revoked or ended at now: then ErrConsumed. Of any
+	// number of concurrent calls one succeeds.
+	RotateGrant(ctx context.Context, id string, from int64, now time.Time, keyVersion string, idleEnd time.Time) error
+	// RevokeGrant revokes a grant, code and refresh tokens alike, and reports
+	// whether it was not revoked before. An unknown id changes nothing.
+	RevokeGrant(ctx context.Context, id string, at time.Time, reason string) (changed bool, err error)
+	// RevokeGrants revokes the grants that f selects, except those revoked
+	// before, and returns the ids of those it revoked. ErrInvalid when f
+	// selects nothing in particular.
+	RevokeGrants(ctx context.Context, f GrantFilter, at time.Time, reason string) (ids []string, err error)
+
+	// AddFailure counts a failure at the given time and returns the counter as
+	// it is then. It holds the counter to the end of the transaction: whoever
+	// counts before checking a password lets no parallel attempt slip by.
+	AddFailure(ctx context.Context, key string, at time.Time) (Throttle, error)
+	// SaveThrottle stores the counter in place of any earlier one.
+	SaveThrottle(ctx context.Context, t Throttle) error
+	// ClearThrottle forgets the counter, if there is one.
+	ClearThrottle(ctx context.Context, key string) error
+
+	// TakeOnce removes a single-use value that UseOnce recorded and returns
+	// it, or ErrConsumed when it is not there or has expired at now. Of any
+	// number of concurrent calls one succeeds.
+	TakeOnce(ctx context.Context, kind string, keyHash []byte, now time.Time) (OneTime, error)
+
 	// PruneExpired deletes up to limit rows of each kind that ended at or
-	// before now (single-use values, revocations, client secrets) and returns
-	// how many went. Called until it returns 0. Signing keys and sealed secrets
-	// stay: their lifecycle is the key ring's.
+	// before now (single-use values, revocations, client secrets, sessions; grants
+	// and throttles as long after as GrantMemory and ThrottleMemory say) and
+	// returns how many went. Called until it returns 0. Signing keys and sealed
+	// secrets stay: their lifecycle is the key ring's.
 	PruneExpired(ctx context.Context, now time.Time, limit int) (int, error)
 }

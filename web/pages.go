@@ -2,51 +2,101 @@ package web
 
 import (
 	"bytes"
+	"crypto/rand"
 	"net/http"
+	"net/url"
+	"strings"
 
 	"github.com/a-h/templ"
 
-	"github.com/signet-oidc/signet/provider"
 	"github.com/signet-oidc/signet/templates"
 )
 
-// page renders a view with the headers every page has: nothing but our own
-// stylesheet loads, nobody may frame it, no address of ours leaks as referrer.
-func (s *Server) page(w http.ResponseWriter, r *http.Request, status int, view templ.Component) {
+// content is a page, and what its Content-Security-Policy allows it beyond our
+// own stylesheet.
+type content struct {
+	body templ.Component
+	// form says that the page has a form of ours. Its target is where the
+	// answer to the form may redirect to: browsers apply form-action to that too.
+	form   bool
+	target string
+	only   bool   // the form goes to the target itself, not to us
+	nonce  string // of the one script there may be, or ""
+}
+
+// page renders a page with the headers every page has: nothing loads but our
+// stylesheet, nobody may frame it, other sites learn no address of ours.
+func (s *Server) page(w http.ResponseWriter, r *http.Request, status int, c content) {
 	var body bytes.Buffer
-	if err := view.Render(r.Context(), &body); err != nil {
+	if err := c.body.Render(r.Context(), &body); err != nil {
 		panic(err) // plain structs in, a buffer out: only a bug fails here
 	}
 	h := w.Header()
 	h.Set("Content-Type", "text/html; charset=utf-8")
 	h.Set("Cache-Control", "no-store")
-	h.Set("Content-Security-Policy",
-		"default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'")
+	h.Set("Content-Security-Policy", c.policy())
 	h.Set("X-Frame-Options", "DENY")
-	h.Set("Referrer-Policy", "no-referrer")
+	// With no-referrer a browser would say "Origin: null" when it posts a form,
+	// and be taken for another site.
+	if c.form {
+		h.Set("Referrer-Policy", "same-origin")
+	} else {
+		h.Set("Referrer-Policy", "no-referrer")
+	}
 	h.Set("Cross-Origin-Opener-Policy", "same-origin")
 	h.Set("Permissions-Policy", "camera=(), geolocation=(), microphone=()")
 	w.WriteHeader(status)
 	_, _ = w.Write(body.Bytes())
 }
 
-// view is what every page begins with, in the language of whoever asks.
-func (s *Server) view(w http.ResponseWriter, r *http.Request) templates.Page {
-	return templates.Page{
-		Base:      s.issuer.Path(),
-		Locale:    s.catalogue.Match("", r.Header.Get("Accept-Language")),
-		Now:       s.now(),
-		RequestID: w.Header().Get(provider.RequestIDHeader),
+func (c content) policy() string {
+	script := "'none'"
+	if c.nonce != "" {
+		script = "'nonce-" + c.nonce + "'"
 	}
+	var forms []string
+	if c.form {
+		forms = append(forms, "'self'")
+	}
+	if source := formSource(c.target); source != "" && (c.form || c.only) {
+		forms = append(forms, source)
+	}
+	if len(forms) == 0 {
+		forms = append(forms, "'none'")
+	}
+	return "default-src 'none'; script-src " + script + "; style-src 'self'; img-src 'self'; form-action " +
+		strings.Join(forms, " ") + "; frame-ancestors 'none'; base-uri 'none'"
 }
+
+// formSource returns a redirect URI as a source of form-action (CSP Level 3
+// §2.3.1): its origin, or its scheme where there is no origin that a source
+// can express, as for private-use schemes and IPv6 addresses.
+func formSource(uri string) string {
+	u, err := url.Parse(uri)
+	if err != nil || u.Scheme == "" {
+		return ""
+	}
+	plain := func(c rune) bool {
+		return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.ContainsRune("-.:", c)
+	}
+	if u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || strings.Contains(u.Host, "[") ||
+		strings.ContainsFunc(u.Host, func(c rune) bool { return !plain(c) }) {
+		return u.Scheme + ":"
+	}
+	return u.Scheme + "://" + u.Host
+}
+
+// newNonce returns what lets one script of one answer run.
+func newNonce() string { return rand.Text() }
 
 // home tells a visitor what this address is, and a developer where to start.
 func (s *Server) home(w http.ResponseWriter, r *http.Request) {
-	s.page(w, r, http.StatusOK, templates.Home(templates.HomeView{
-		Page:      s.view(w, r),
-		Issuer:    s.issuer.String(),
-		Discovery: s.issuer.Endpoint("/.well-known/openid-configuration"),
-	}))
+	s.page(w, r, http.StatusOK, content{body: templates.Home(templates.HomeView{
+		Page:       s.view(w, r),
+		Issuer:     s.issuer.String(),
+		Discovery:  s.issuer.Endpoint("/.well-known/openid-configuration"),
+		AccountURL: s.path(pathAccount),
+	})})
 }
 
 // stylesheet serves the one stylesheet. Its name changes with its content.

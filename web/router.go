@@ -29,19 +29,43 @@ func (s *Server) Public() http.Handler {
 		}
 		s.get(r, base+provider.PathJWKS, p.JWKS)
 
-		// Protocol endpoints: they check the method themselves, and are not
-		// subject to cross-origin checks, because no cookie matters to them.
+		// Protocol endpoints, open to any site because no cookie matters to
+		// them. They check the method themselves, as those below do.
 		r.HandleFunc(base+provider.PathToken, p.Token)
+		r.HandleFunc(base+provider.PathUserInfo, p.UserInfo)
 		r.HandleFunc(base+provider.PathRevocation, p.Revoke)
 	})
 	r.HandleFunc(base+provider.PathIntrospection, p.Introspect)
+	// Apps send browsers here, also by POST. That is answered with a redirect
+	// to a GET and changes nothing.
+	r.HandleFunc(base+provider.PathAuthorize, s.authorize)
+	r.HandleFunc(base+provider.PathLogout, s.logout)
 
-	// Pages.
-	r.Get(base+"/", s.home)
-	if base != "" {
-		r.Get(base, s.home)
-	}
-	r.Get(base+templates.StylesheetRoute, s.stylesheet)
+	// Pages: their forms are posted by themselves only.
+	r.Group(func(r chi.Router) {
+		r.Use(s.crossOrigin.Handler)
+		r.Get(base+"/", s.home)
+		if base != "" {
+			r.Get(base, s.home)
+		}
+		r.Get(base+pathLogin, s.login)
+		r.Post(base+pathLogin, s.postLogin)
+		r.Post(base+pathLoginPassword, s.postReplace)
+		r.Get(base+pathSelect, s.step)
+		r.Post(base+pathSelect, s.postSelect)
+		r.Get(base+pathConsent, s.step)
+		r.Post(base+pathConsent, s.postConsent)
+		r.Post(base+pathConfirmLogout, s.postLogout)
+		r.Get(base+pathSetup, s.setup)
+		r.Post(base+pathSetup, s.postSetup)
+		r.Get(base+pathAccount, s.account)
+		r.Post(base+pathEndSession, s.endSession)
+		r.Post(base+pathEndOthers, s.endOthers)
+		r.Post(base+pathWithdraw, s.withdraw)
+		r.Get(base+pathPassword, s.password)
+		r.Post(base+pathPassword, s.postPassword)
+		r.Get(base+templates.StylesheetRoute, s.stylesheet)
+	})
 
 	// For load balancers.
 	r.Get("/livez", s.live)

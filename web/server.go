@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -32,6 +33,8 @@ type Server struct {
 	issuer         provider.Issuer
 	provider       *provider.Provider
 	catalogue      *templates.Catalogue
+	cookies        cookies
+	crossOrigin    *http.CrossOriginProtection
 	requestTimeout time.Duration
 	gatherer       prometheus.Gatherer
 	metrics        *metrics
@@ -47,11 +50,19 @@ func New(cfg Config) *Server {
 		issuer:         cfg.Issuer,
 		provider:       cfg.Provider,
 		catalogue:      templates.NewCatalogue(),
+		cookies:        newCookies(cfg.Issuer),
+		crossOrigin:    http.NewCrossOriginProtection(),
 		requestTimeout: cfg.RequestTimeout,
 		gatherer:       cfg.Gatherer,
 		metrics:        newMetrics(cfg.Registerer),
 		log:            cfg.Log,
 		now:            cfg.Now,
+	}
+	s.crossOrigin.SetDenyHandler(http.HandlerFunc(s.forbidden))
+	// Behind a proxy that changes the Host header, our own pages would look
+	// like another site's to it.
+	if err := s.crossOrigin.AddTrustedOrigin(strings.TrimSuffix(cfg.Issuer.String(), cfg.Issuer.Path())); err != nil {
+		panic(err) // an Issuer has an origin
 	}
 	s.SetTrustedProxies(cfg.TrustedProxies)
 	return s

@@ -38,19 +38,21 @@ const ordersURI = "https://orders.example"
 
 // site is a provider that answers on a loopback port, over a real database.
 type site struct {
-	t       testing.TB
-	issuer  string
-	url     string // where it listens: the issuer, but for a replica
-	db      database
-	store   storage.Store
-	sealer  *keys.Sealer
-	clock   *movedClock // the real time, until a test moves it
-	ring    *keys.Ring
-	admin   *provider.Admin
-	public  http.Handler // what the listener serves
-	ops     http.Handler // the admin listener
-	metrics *prometheus.Registry
-	log     *lockedBuffer
+	t        testing.TB
+	issuer   string
+	url      string // where it listens: the issuer, but for a replica
+	db       database
+	store    storage.Store
+	sealer   *keys.Sealer
+	clock    *movedClock // the real time, until a test moves it
+	ring     *keys.Ring
+	admin    *provider.Admin
+	provider *provider.Provider
+	logger   *slog.Logger
+	public   http.Handler // what the listener serves
+	ops      http.Handler // the admin listener
+	metrics  *prometheus.Registry
+	log      *lockedBuffer
 }
 
 // options change what a site is made with.
@@ -243,6 +245,7 @@ func newSite(t testing.TB, store storage.Store, o options) *site {
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.provider, s.logger = p, log
 	if s.ring, err = keys.Load(t.Context(), store, sealer, o.now()); err != nil {
 		t.Fatal(err)
 	}

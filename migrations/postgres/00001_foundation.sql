@@ -200,9 +200,9 @@ CREATE TABLE grants (
     revoked_at      BIGINT NOT NULL,
     revoke_reason   TEXT NOT NULL
 );
-CREATE INDEX grants_user ON grants (user_id, client_id);
-CREATE INDEX grants_client ON grants (client_id);
-CREATE INDEX grants_session ON grants (session_id) WHERE session_id <> '';
+CREATE INDEX grants_user ON grants (user_id, client_id) WHERE revoked_at = 0;
+CREATE INDEX grants_client ON grants (client_id) WHERE revoked_at = 0;
+CREATE INDEX grants_session ON grants (session_id) WHERE revoked_at = 0 AND offline = 0;
 CREATE INDEX grants_absolute_end ON grants (absolute_end);
 CREATE UNIQUE INDEX grants_status_index ON grants (status_index) WHERE status_index > 0;
 

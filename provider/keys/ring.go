@@ -24,11 +24,21 @@ import (
 // What a signing key is for, in its row.
 const purposeToken = "token"
 
-// PurposeClientSecret is the purpose of the MAC keys that hash client secrets.
-const PurposeClientSecret = "client-secret"
+// What the symmetric keys are for. A key of one purpose is of no use in another.
+const (
+	PurposeClientSecret = "client-secret" // MAC: hashes of client secrets
+	PurposeGrant        = "grant"         // MAC: the outer half of codes and refresh tokens
+	PurposeDevice       = "device"        // MAC: cookies of browsers that signed in before
+	PurposeFlow         = "flow"          // AEAD: requests that travel through the browser
+)
 
-// macPurposes lists every purpose that has MAC keys.
-func macPurposes() []string { return []string{PurposeClientSecret} }
+// secretPurposes lists every purpose that has symmetric keys.
+func secretPurposes() []string {
+	return []string{PurposeClientSecret, PurposeGrant, PurposeDevice, PurposeFlow}
+}
+
+// hintMemory is how long a removed key still tells that an ID token was ours.
+const hintMemory = 365 * 24 * time.Hour
 
 // JWKSMaxAge is how long the JWK Set may be cached. It bounds how long others
 // go on trusting a compromised key.
@@ -41,7 +51,8 @@ const JWKSMaxAge = 15 * time.Minute
 type Ring struct {
 	signers   map[string][]*key // by algorithm, latest SignFrom first
 	published map[string]*key   // by kid
-	macs      map[string]*macKeys
+	hints     map[string]*key   // by kid: published, or removed within hintMemory
+	secrets   map[string]*secretKeys
 	jwks      []byte
 	etag      string
 	next      time.Time
@@ -54,8 +65,8 @@ type key struct {
 	private crypto.Signer // nil for a key that has signed for the last time
 }
 
-// macKeys are the MAC keys of one purpose.
-type macKeys struct {
+// secretKeys are the symmetric keys of one purpose.
+type secretKeys struct {
 	current string
 	byID    map[string][]byte
 }
@@ -69,7 +80,7 @@ func Load(ctx context.Context, store storage.Reader, sealer *Sealer, now time.Ti
 		return nil, fmt.Errorf("signing keys: %w", err)
 	}
 	var secrets []storage.SealedSecret
-	for _, purpose := range macPurposes() {
+	for _, purpose := range secretPurposes() {
 		s, err := store.SealedSecrets(ctx, purpose)
 		if err != nil {
 			return nil, fmt.Errorf("sealed secrets: %w", err)
@@ -83,12 +94,21 @@ func newRing(ctx context.Context, rows []storage.SigningKey, secrets []storage.S
 	r := &Ring{
 		signers:   make(map[string][]*key),
 		published: make(map[string]*key),
-		macs:      make(map[string]*macKeys),
+		hints:     make(map[string]*key),
+		secrets:   make(map[string]*secretKeys),
 		next:      time.UnixMilli(math.MaxInt64),
 	}
 	set := jose.JSONWebKeySet{Keys: []jose.JSONWebKey{}}
 	for _, row := range rows {
 		if gone(row, now) {
+			if row.Purpose != purposeToken || state(row, now) == StateCompromised || ended(row.RemoveAt.Add(hintMemory), now) {
+				continue
+			}
+			k, err := openKey(ctx, row, sealer, now)
+			if err != nil {
+				return nil, fmt.Errorf("signing key %s: %w", row.KID, err)
+			}
+			r.hints[row.KID] = k
 			continue
 		}
 		r.changesAt(now, row.PublishAt, row.SignFrom, row.SignUntil, row.RemoveAt)
@@ -103,7 +123,7 @@ func newRing(ctx context.Context, rows []storage.SigningKey, secrets []storage.S
 			continue
 		}
 		if published(row, now) {
-			r.published[row.KID] = k
+			r.published[row.KID], r.hints[row.KID] = k, k
 		}
 		if k.private != nil {
 			r.signers[row.Alg] = append(r.signers[row.Alg], k)
@@ -115,12 +135,12 @@ func newRing(ctx context.Context, rows []storage.SigningKey, secrets []storage.S
 		})
 	}
 	for _, s := range secrets {
-		if err := r.addMACKey(ctx, s, sealer, now); err != nil {
+		if err := r.addSecretKey(ctx, s, sealer, now); err != nil {
 			return nil, fmt.Errorf("sealed secret %s: %w", s.ID, err)
 		}
 	}
-	for _, purpose := range macPurposes() {
-		if m := r.macs[purpose]; m == nil || m.current == "" {
+	for _, purpose := range secretPurposes() {
+		if m := r.secrets[purpose]; m == nil || m.current == "" {
 			return nil, fmt.Errorf("the database has no %s key: it was never prepared", purpose)
 		}
 	}
@@ -169,7 +189,7 @@ func openKey(ctx context.Context, row storage.SigningKey, sealer *Sealer, now ti
 	return k, nil
 }
 
-func (r *Ring) addMACKey(ctx context.Context, s storage.SealedSecret, sealer *Sealer, now time.Time) error {
+func (r *Ring) addSecretKey(ctx context.Context, s storage.SealedSecret, sealer *Sealer, now time.Time) error {
 	if ended(s.RemoveAt, now) {
 		return nil
 	}
@@ -178,10 +198,10 @@ func (r *Ring) addMACKey(ctx context.Context, s storage.SealedSecret, sealer *Se
 	if err != nil {
 		return err
 	}
-	m := r.macs[s.Purpose]
+	m := r.secrets[s.Purpose]
 	if m == nil {
-		m = &macKeys{byID: make(map[string][]byte)}
-		r.macs[s.Purpose] = m
+		m = &secretKeys{byID: make(map[string][]byte)}
+		r.secrets[s.Purpose] = m
 	}
 	m.byID[s.ID] = secret
 	if inUse(s, now) {
@@ -230,22 +250,74 @@ func (r *Ring) PublicKey(kid string) (public crypto.PublicKey, alg string, ok bo
 // bytes are shared: do not change them.
 func (r *Ring) JWKS() (document []byte, etag string) { return r.jwks, r.etag }
 
+// CurrentID returns the id of the key that makes new values of the purpose.
+func (r *Ring) CurrentID(purpose string) string { return r.secrets[purpose].current }
+
 // MAC returns the HMAC-SHA256 of data under the current key of the purpose,
 // which is one of this package's constants, and that key's id.
 func (r *Ring) MAC(purpose string, data []byte) (keyID string, mac [sha256.Size]byte) {
-	m := r.macs[purpose]
+	m := r.secrets[purpose]
 	return m.current, hmacSHA256(m.byID[m.current], data)
 }
 
 // VerifyMAC reports, in constant time, whether mac is the MAC of data under
 // the key of the purpose with this id.
 func (r *Ring) VerifyMAC(purpose, keyID string, data, mac []byte) bool {
-	secret, ok := r.macs[purpose].byID[keyID]
+	secret, ok := r.secrets[purpose].byID[keyID]
 	if !ok {
 		return false
 	}
 	want := hmacSHA256(secret, data)
 	return hmac.Equal(want[:], mac)
+}
+
+// MACWith returns the MAC of data under the key of the purpose with this id,
+// if the ring still has it: what was made once can be made again.
+func (r *Ring) MACWith(purpose, keyID string, data []byte) (mac [sha256.Size]byte, ok bool) {
+	secret, ok := r.secrets[purpose].byID[keyID]
+	if !ok {
+		return mac, false
+	}
+	return hmacSHA256(secret, data), true
+}
+
+// ErrNotSealed says that a value was not sealed by these keys for this
+// purpose and context.
+var ErrNotSealed = errors.New("not sealed here")
+
+// SealValue encrypts plaintext under the current key of the purpose and binds
+// it to context, without which it does not open. AES-256-GCM with random
+// nonces is good for 2^32 values per key (NIST SP 800-38D §8.3).
+func (r *Ring) SealValue(purpose string, context, plaintext []byte) ([]byte, error) {
+	keys := r.secrets[purpose]
+	aead, err := newGCM(keys.byID[keys.current])
+	if err != nil {
+		return nil, fmt.Errorf("seal %s: %w", purpose, err)
+	}
+	sealed := append([]byte{byte(len(keys.current))}, keys.current...)
+	return aead.Seal(sealed, nil, plaintext, context), nil
+}
+
+// OpenValue returns what SealValue sealed for this purpose and context, or
+// ErrNotSealed.
+func (r *Ring) OpenValue(purpose string, context, sealed []byte) ([]byte, error) {
+	if len(sealed) == 0 || len(sealed) <= int(sealed[0]) {
+		return nil, ErrNotSealed
+	}
+	id, rest := string(sealed[1:1+sealed[0]]), sealed[1+sealed[0]:]
+	secret, ok := r.secrets[purpose].byID[id]
+	if !ok {
+		return nil, ErrNotSealed
+	}
+	aead, err := newGCM(secret)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", purpose, err)
+	}
+	plaintext, err := aead.Open(nil, nil, rest, context)
+	if err != nil {
+		return nil, ErrNotSealed
+	}
+	return plaintext, nil
 }
 
 func hmacSHA256(secret, data []byte) (sum [sha256.Size]byte) {

@@ -267,6 +267,24 @@ func TestRetiredKeyVerifiesWithItsPrivateHalfDestroyed(t *testing.T) {
 	if _, _, err := rows.ring(t, first.RemoveAt).Verify(token, typAccess); !errors.Is(err, ErrInvalidToken) {
 		t.Errorf("a removed key verifies: %v", err)
 	}
+	for _, hint := range []struct {
+		name string
+		at   time.Time
+		bad  bool // the key is compromised
+		good bool
+	}{
+		{"while published", second.SignFrom, false, true},
+		{"removed", first.RemoveAt, false, true},
+		{"removed a year ago", first.RemoveAt.Add(hintMemory), false, false},
+		{"compromised", first.RemoveAt, true, false},
+	} {
+		if hint.bad {
+			first.CompromisedAt = first.RemoveAt
+		}
+		if _, err := rows.ring(t, hint.at).VerifyHint(token, typAccess); (err == nil) != hint.good {
+			t.Errorf("as a hint, %s: %v", hint.name, err)
+		}
+	}
 }
 
 func TestKeysForOtherPurposesAreOnlyPublished(t *testing.T) {
@@ -455,7 +473,7 @@ func TestNothingPrintsKeyMaterial(t *testing.T) {
 	sealer := &Sealer{Primary: testKEK(1), Previous: testKEK(2)}
 
 	secrets := [][]byte{bytes.Repeat([]byte{1}, 8), bytes.Repeat([]byte{2}, 8)}
-	for _, secret := range ring.macs[PurposeClientSecret].byID {
+	for _, secret := range ring.secrets[PurposeClientSecret].byID {
 		secrets = append(secrets, secret[:8])
 	}
 	var numbers []string
@@ -511,6 +529,33 @@ func TestNothingPrintsKeyMaterial(t *testing.T) {
 	for _, want := range []string{`"v":"Ring(8 published keys)"`, `"v":"` + sealer.String(), `"v":"KEK(` + sealer.Primary.ID()} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q is not printed", want)
+		}
+	}
+}
+
+func TestSealValue(t *testing.T) {
+	ring := testRing(t)
+	sealed, err := ring.SealValue(PurposeFlow, []byte("browser"), []byte("request"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := ring.OpenValue(PurposeFlow, []byte("browser"), sealed); err != nil || string(got) != "request" {
+		t.Fatalf("OpenValue = %q, %v", got, err)
+	}
+	if _, err := ring.OpenValue(PurposeFlow, []byte("another browser"), sealed); !errors.Is(err, ErrNotSealed) {
+		t.Errorf("in another context: %v", err)
+	}
+	if _, err := ring.OpenValue(PurposeGrant, []byte("browser"), sealed); !errors.Is(err, ErrNotSealed) {
+		t.Errorf("for another purpose: %v", err)
+	}
+	for i := range sealed {
+		changed := slices.Clone(sealed)
+		changed[i] ^= 1
+		if _, err := ring.OpenValue(PurposeFlow, []byte("browser"), changed); !errors.Is(err, ErrNotSealed) {
+			t.Fatalf("byte %d changed: %v", i, err)
+		}
+		if _, err := ring.OpenValue(PurposeFlow, []byte("browser"), sealed[:i]); !errors.Is(err, ErrNotSealed) {
+			t.Fatalf("cut at %d: %v", i, err)
 		}
 	}
 }

@@ -258,7 +258,7 @@ func takeInventory(ctx context.Context, r storage.Reader, sealer *Sealer) (inven
 	return inv, nil
 }
 
-func sealedPurposes() []string { return append(macPurposes(), purposeCanary) }
+func sealedPurposes() []string { return append(secretPurposes(), purposeCanary) }
 
 func (inv inventory) lacksKeys(alg string, now time.Time) bool {
 	for _, k := range inv.keys {

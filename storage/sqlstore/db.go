@@ -289,6 +289,14 @@ func affected(n int64, err error) error {
 	return err
 }
 
+// consumed turns "no row changed" into ErrConsumed.
+func consumed(n int64, err error) error {
+	if err == nil && n == 0 {
+		return storage.ErrConsumed
+	}
+	return err
+}
+
 // placeholders returns "$first, $first+1, …", n of them.
 func placeholders(first, n int) string {
 	var b strings.Builder

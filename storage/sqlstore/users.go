@@ -79,6 +79,13 @@ func (t *Tx) CreateUser(ctx context.Context, u storage.User) error {
 	return nil
 }
 
+// UpdateUser implements storage.Tx.
+func (t *Tx) UpdateUser(ctx context.Context, u storage.User) error {
+	return wrap(affected(t.db.Exec(ctx, `UPDATE users SET email = $1, email_key = $2, email_verified = $3,
+			profile = $4, locale = $5, updated_at = $6 WHERE id = $7`,
+		u.Email, u.EmailKey, u.EmailVerified, u.Profile, u.Locale, u.UpdatedAt, u.ID)), "update user")
+}
+
 // SetUserEnabled implements storage.Tx.
 func (t *Tx) SetUserEnabled(ctx context.Context, id string, enabled bool, at time.Time) error {
 	return wrap(affected(t.db.Exec(ctx,
@@ -126,4 +133,10 @@ func (t *Tx) SetPassword(ctx context.Context, p storage.Password) error {
 			created_at = excluded.created_at, updated_at = excluded.updated_at`,
 		"password:"+p.UserID, p.UserID, p.Hash, []byte{}, p.MustChange, p.CreatedAt, p.UpdatedAt)
 	return wrap(err, "store password")
+}
+
+// UpdatePasswordHash implements storage.Tx.
+func (t *Tx) UpdatePasswordHash(ctx context.Context, userID, from, to string, at time.Time) error {
+	return wrap(affected(t.db.Exec(ctx, `UPDATE credentials SET secret = $1, last_used_at = $2
+		WHERE user_id = $3 AND kind = 'password' AND secret = $4`, to, at, userID, from)), "update password hash")
 }

@@ -1,0 +1,530 @@
+package provider
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/signet-oidc/signet/migrations"
+	"github.com/signet-oidc/signet/storage"
+)
+
+func jwtClaims(t testing.TB, token string) map[string]any {
+	t.Helper()
+	payload, err := base64.RawURLEncoding.DecodeString(strings.Split(token, ".")[1])
+	must(t, err)
+	var claims map[string]any
+	must(t, json.Unmarshal(payload, &claims))
+	return claims
+}
+
+func TestCodeFlow(t *testing.T) {
+	onBothHouses(t, nil, func(t *testing.T, h *house) {
+		ann := h.signIn("ann")
+		redirect := h.authorize(ann, askShop())
+		if redirect.URL != houseCallback || redirect.Params.Get("state") != "s t&a=te" || redirect.Params.Get("iss") != houseIssuer {
+			t.Fatalf("redirect %v %v", redirect.URL, redirect.Params)
+		}
+		r := h.redeem(redirect.Params.Get("code"))
+		if r.status != http.StatusOK || r.member("scope") != "openid orders:read offline_access" {
+			t.Fatalf("%d %v", r.status, r.json)
+		}
+		access, id := jwtClaims(t, r.member("access_token")), jwtClaims(t, r.member("id_token"))
+		for name, want := range map[string]any{
+			"iss": houseIssuer, "sub": ann.User.ID, "aud": "shop", "azp": "shop", "nonce": "n", "acr": acrPassword,
+			"auth_time": float64(ann.Session.AuthTime.Unix()), "sid": ann.Session.ID, "at_hash": accessTokenHash("RS256", r.member("access_token")),
+		} {
+			if id[name] != want {
+				t.Errorf("id token: %s is %v, want %v", name, id[name], want)
+			}
+		}
+		if id["scope"] != nil || id["name"] != nil {
+			t.Errorf("id token says too much: %v", id)
+		}
+		if access["sub"] != ann.User.ID || access["grant_id"] == "" || access["sid"] != nil || access["auth_time"] == nil {
+			t.Errorf("access token: %v", access)
+		}
+		if got := h.userInfo(r.member("access_token")); got.status != http.StatusOK || got.json["sub"] != ann.User.ID || got.json["email"] != nil {
+			t.Errorf("userinfo: %d %v", got.status, got.json)
+		}
+		for _, other := range []string{r.member("id_token"), r.member("refresh_token"), ""} {
+			if got := h.userInfo(other); got.status != http.StatusUnauthorized || got.header.Get("WWW-Authenticate") == "" {
+				t.Errorf("userinfo with another token: %d %v", got.status, got.header)
+			}
+		}
+		again := h.refresh(r.member("refresh_token"))
+		if again.status != http.StatusOK || again.member("refresh_token") == r.member("refresh_token") || again.member("id_token") == "" {
+			t.Fatalf("refresh: %d %v", again.status, again.json)
+		}
+		if jwtClaims(t, again.member("id_token"))["nonce"] != nil {
+			t.Error("a refreshed ID token repeats the nonce")
+		}
+		if !h.active(again.member("refresh_token")) || h.active(r.member("refresh_token")) || !h.active(again.member("access_token")) {
+			t.Error("introspection differs")
+		}
+	})
+}
+
+// at calls f n times at once and returns what it returned.
+func atOnce(n int, f func() reply) []reply {
+	replies := make([]reply, n)
+	start := make(chan struct{})
+	var group sync.WaitGroup
+	for i := range replies {
+		group.Go(func() {
+			<-start
+			replies[i] = f()
+		})
+	}
+	close(start)
+	group.Wait()
+	return replies
+}
+
+func TestOneCodeByManyAtOnce(t *testing.T) {
+	rounds := 4
+	onBothHouses(t, nil, func(t *testing.T, h *house) {
+		ann := h.signIn("ann")
+		for range rounds {
+			code := h.code(ann)
+			var won []reply
+			for _, r := range atOnce(64, func() reply { return h.redeem(code) }) {
+				if r.status == http.StatusOK {
+					won = append(won, r)
+				} else {
+					h.wants("loser", r, "invalid_grant")
+				}
+			}
+			if len(won) != 1 {
+				t.Fatalf("%d redemptions of one code", len(won))
+			}
+			// The others were replays: what the winner got is dead.
+			if h.active(won[0].member("access_token")) || h.active(won[0].member("refresh_token")) {
+				t.Error("a replayed code's tokens live")
+			}
+			h.wants("refresh after replay", h.refresh(won[0].member("refresh_token")), "invalid_grant")
+		}
+	})
+}
+
+func TestOneRefreshTokenByManyAtOnce(t *testing.T) {
+	for _, window := range []time.Duration{10 * time.Second, 0} {
+		t.Run(window.String(), func(t *testing.T) {
+			onBothHouses(t, func(p *Policy) { p.RefreshWindow = window }, func(t *testing.T, h *house) {
+				ann := h.signIn("ann")
+				for range 4 {
+					token := h.tokens(ann).member("refresh_token")
+					successors := make(map[string]int)
+					ok := 0
+					for _, r := range atOnce(64, func() reply { return h.refresh(token) }) {
+						if r.status == http.StatusOK {
+							ok++
+							successors[r.member("refresh_token")]++
+						} else {
+							h.wants("loser", r, "invalid_grant")
+						}
+					}
+					if len(successors) != 1 {
+						t.Fatalf("%d successors of one refresh token", len(successors))
+					}
+					if window == 0 && ok != 1 || window > 0 && ok != 64 {
+						t.Fatalf("%d of 64 answered", ok)
+					}
+					for successor := range successors {
+						r := h.refresh(successor)
+						if window == 0 {
+							h.wants("after reuse", r, "invalid_grant")
+						} else if r.status != http.StatusOK {
+							t.Errorf("the successor: %d %v", r.status, r.json)
+						}
+					}
+				}
+			})
+		})
+	}
+}
+
+func TestRefreshTokenReuse(t *testing.T) {
+	onBothHouses(t, nil, func(t *testing.T, h *house) {
+		first := h.tokens(h.signIn("ann"))
+		second := h.refresh(first.member("refresh_token"))
+		repeat := h.refresh(first.member("refresh_token"))
+		if repeat.member("refresh_token") != second.member("refresh_token") || repeat.member("access_token") == second.member("access_token") {
+			t.Fatal("a repeat gets the same successor and a fresh access token")
+		}
+		third := h.refresh(second.member("refresh_token"))
+		if third.status != http.StatusOK {
+			t.Fatalf("%d %v", third.status, third.json)
+		}
+		// The first is two generations old, however recent: a theft.
+		h.wants("two generations old", h.refresh(first.member("refresh_token")), "invalid_grant")
+		h.wants("the family", h.refresh(third.member("refresh_token")), "invalid_grant")
+		if h.active(third.member("access_token")) {
+			t.Error("the family's access token lives")
+		}
+
+		first = h.tokens(h.signIn("ann"))
+		second = h.refresh(first.member("refresh_token"))
+		h.later(h.p.policy.RefreshWindow)
+		h.wants("after the window", h.refresh(first.member("refresh_token")), "invalid_grant")
+		h.wants("the family", h.refresh(second.member("refresh_token")), "invalid_grant")
+	})
+}
+
+func TestPKCECannotBeRetried(t *testing.T) {
+	onBothHouses(t, nil, func(t *testing.T, h *house) {
+		ann := h.signIn("ann")
+		for name, verifier := range map[string]string{
+			"wrong": strings.Repeat("x", 43), "none": "", "short": "x", "42 characters": houseVerifier[:42], "129 characters": strings.Repeat("x", 129), "bad characters": strings.Repeat("é", 30),
+		} {
+			code := h.code(ann)
+			h.wants(name, h.redeem(code, "code_verifier", verifier), "invalid_grant")
+			h.wants(name+", then none", h.redeem(code, "code_verifier", ""), "invalid_grant")
+			h.wants(name+", then right", h.redeem(code), "invalid_grant")
+		}
+		_, err := h.admin.UpdateClient(t.Context(), "shop", func(c *storage.Client) { c.RequirePKCE = false })
+		must(t, err)
+		h.settle()
+		code := h.code(ann, "code_challenge", "", "code_challenge_method", "")
+		h.wants("verifier without challenge", h.redeem(code), "invalid_grant")
+		if r := h.redeem(code, "code_verifier", ""); r.status != http.StatusOK {
+			t.Errorf("without PKCE: %d %v", r.status, r.json)
+		}
+	})
+}
+
+// TestCodeTruthTable: only where everything is right is a code redeemed.
+func TestCodeTruthTable(t *testing.T) {
+	onBothHouses(t, nil, func(t *testing.T, h *house) {
+		other := h.client("other", nil)
+		h.settle()
+		ann := h.signIn("ann")
+		for bits := range 1 << 5 {
+			bad := func(n int) bool { return bits>>n&1 == 1 }
+			code := h.code(ann)
+			form := url.Values{"grant_type": {grantCode}, "code": {code}, "redirect_uri": {houseCallback}, "code_verifier": {houseVerifier}}
+			id, secret := "shop", h.secret
+			if bad(0) {
+				if r := h.redeem(code); r.status != http.StatusOK {
+					t.Fatal(r.json)
+				}
+			}
+			if bad(1) {
+				id, secret = "other", other
+			}
+			if bad(2) {
+				form.Set("redirect_uri", houseCallback+"/")
+			}
+			if bad(3) {
+				form.Set("code_verifier", houseVerifier[1:]+"x")
+			}
+			if bad(4) {
+				h.later(h.p.policy.CodeLifetime)
+			}
+			if r := h.post(h.p.Token, id, secret, form); (r.status == http.StatusOK) != (bits == 0) || bits != 0 && r.member("error") != "invalid_grant" {
+				t.Errorf("used %t, client %t, redirect %t, verifier %t, age %t: %d %v", bad(0), bad(1), bad(2), bad(3), bad(4), r.status, r.json)
+			}
+		}
+	})
+}
+
+func TestOtherClientsTokensAreLeftAlone(t *testing.T) {
+	onBothHouses(t, nil, func(t *testing.T, h *house) {
+		other := h.client("other", nil)
+		h.settle()
+		ann := h.signIn("ann")
+		as := func(form url.Values) reply { return h.post(h.p.Token, "other", other, form) }
+
+		code := h.code(ann)
+		h.wants("code", as(url.Values{"grant_type": {grantCode}, "code": {code}, "redirect_uri": {houseCallback}, "code_verifier": {"wrong"}}), "invalid_grant")
+		first := h.redeem(code)
+		if first.status != http.StatusOK {
+			t.Fatalf("its own client: %d %v", first.status, first.json)
+		}
+		h.wants("used code", as(url.Values{"grant_type": {grantCode}, "code": {code}, "redirect_uri": {houseCallback}, "code_verifier": {houseVerifier}}), "invalid_grant")
+		second := h.refresh(first.member("refresh_token"))
+		third := h.refresh(second.member("refresh_token"))
+		h.wants("old refresh token", as(url.Values{"grant_type": {grantRefresh}, "refresh_token": {first.member("refresh_token")}}), "invalid_grant")
+		h.wants("refresh token", as(url.Values{"grant_type": {grantRefresh}, "refresh_token": {third.member("refresh_token")}}), "invalid_grant")
+		if r := h.post(h.p.Revoke, "other", other, url.Values{"token": {third.member("refresh_token")}}); r.status != http.StatusOK {
+			t.Errorf("revocation: %d", r.status)
+		}
+		if h.post(h.p.Introspect, "other", other, url.Values{"token": {third.member("refresh_token")}}).json["active"] != false {
+			t.Error("another client learns of the refresh token")
+		}
+		if r := h.refresh(third.member("refresh_token")); r.status != http.StatusOK {
+			t.Errorf("its own client: %d %v", r.status, r.json)
+		}
+	})
+}
+
+func TestForgedTokens(t *testing.T) {
+	h := newHouse(t, migrations.SQLite, nil)
+	ann := h.signIn("ann")
+	r := h.tokens(ann)
+	refresh, code := r.member("refresh_token"), h.code(ann)
+	ring := h.p.registry.current.Load().ring
+	for _, token := range []string{refresh, code} {
+		prefix, body := token[:4], token[4:]
+		for i := range body {
+			changed := []byte(body)
+			changed[i] = "AB"[b2i(changed[i] == 'A')]
+			if _, err := readGrantToken(ring, prefix, prefix+string(changed)); err == nil {
+				t.Errorf("%s: character %d changed", prefix, i)
+			}
+			if _, err := readGrantToken(ring, prefix, prefix+body[:i]); err == nil {
+				t.Errorf("%s: cut at %d", prefix, i)
+			}
+		}
+		for _, other := range []string{prefix + body + "A", prefix + body + "=", prefix + "\n" + body, body, strings.ToUpper(prefix) + body} {
+			if _, err := readGrantToken(ring, prefix, other); err == nil {
+				t.Errorf("%q is read", other)
+			}
+		}
+	}
+	h.wants("refresh token as code", h.redeem(prefixCode+refresh[4:]), "invalid_grant")
+	h.wants("code as refresh token", h.refresh(prefixRefresh+code[4:]), "invalid_grant")
+
+	// A stolen sealed key without the row's seed, and a stolen row without the key.
+	g, err := h.store.Grant(t.Context(), jwtClaims(t, r.member("access_token"))["grant_id"].(string))
+	must(t, err)
+	keyOnly := g
+	keyOnly.Seed = newSeed()
+	forged, err := mintGrantToken(ring, keyOnly, 1, g.KeyVersion)
+	must(t, err)
+	h.wants("right key, wrong seed", h.refresh(forged), "invalid_grant")
+	stranger := newHouse(t, migrations.SQLite, nil).p.registry.current.Load().ring
+	forged, err = mintGrantToken(stranger, g, 1, stranger.CurrentID("grant"))
+	must(t, err)
+	h.wants("right seed, wrong key", h.refresh(forged), "invalid_grant")
+	if r := h.refresh(refresh); r.status != http.StatusOK {
+		t.Errorf("the family did not survive forgeries: %v", r.json)
+	}
+}
+
+func b2i(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// TestChangesBetweenSteps: whatever ends an authorization ends it at the very
+// next step, for codes and refresh tokens, at userinfo and introspection.
+func TestChangesBetweenSteps(t *testing.T) {
+	changes := []struct {
+		name  string
+		scope string // "" for an offline grant
+		do    func(ctx context.Context, h *house, s *SignedIn) error
+		undo  func(ctx context.Context, h *house) error
+		want  string // at the token endpoint
+	}{
+		{"user disabled", "", func(ctx context.Context, h *house, s *SignedIn) error {
+			_, err := h.admin.DisableUser(ctx, "ann")
+			return err
+		},
+			func(ctx context.Context, h *house) error { _, err := h.admin.EnableUser(ctx, "ann"); return err }, "invalid_grant"},
+		{"consent withdrawn", "", func(ctx context.Context, h *house, s *SignedIn) error {
+			if err := h.p.WithdrawApp(ctx, s, "shop"); !errors.Is(err, storage.ErrNotFound) {
+				return err
+			}
+			return nil
+		}, nil, "invalid_grant"},
+		{"client disabled", "", func(ctx context.Context, h *house, s *SignedIn) error {
+			_, err := h.admin.DisableClient(ctx, "shop")
+			return err
+		},
+			func(ctx context.Context, h *house) error { _, err := h.admin.EnableClient(ctx, "shop"); return err }, "invalid_client"},
+		{"session ended", "openid orders:read", func(ctx context.Context, h *house, s *SignedIn) error { return h.p.SignOut(ctx, s) }, nil, "invalid_grant"},
+		{"password changed", "", func(ctx context.Context, h *house, s *SignedIn) error {
+			_, err := h.p.ChangePassword(ctx, s, housePassword, "another quiet heron", "192.0.2.1")
+			return errors.Join(err, func() error { _, err := h.admin.SetPassword(ctx, "ann", housePassword); return err }())
+		}, nil, "invalid_grant"},
+	}
+	for _, change := range changes {
+		t.Run(change.name, func(t *testing.T) {
+			onBothHouses(t, nil, func(t *testing.T, h *house) {
+				ctx := t.Context()
+				ask := []string{}
+				if change.scope != "" {
+					ask = []string{"scope", change.scope}
+				}
+				do := func(s *SignedIn) {
+					t.Helper()
+					must(t, change.do(ctx, h, s))
+					h.settle()
+				}
+				undo := func() {
+					t.Helper()
+					if change.undo != nil {
+						must(t, change.undo(ctx, h))
+					}
+					h.settle()
+				}
+				// Between code and token.
+				s := h.signIn("ann")
+				code := h.code(s, ask...)
+				do(s)
+				h.wants("code", h.redeem(code), change.want)
+				undo()
+
+				// Between token and refresh, userinfo, introspection.
+				s = h.signIn("ann")
+				r := h.tokens(s, ask...)
+				do(s)
+				h.wants("refresh", h.refresh(r.member("refresh_token")), change.want)
+				if got := h.userInfo(r.member("access_token")); got.status != http.StatusUnauthorized {
+					t.Errorf("userinfo: %d %v", got.status, got.json)
+				}
+				if h.active(r.member("access_token")) || h.active(r.member("refresh_token")) {
+					t.Error("introspection says active")
+				}
+				undo()
+				if got := h.userInfo(r.member("access_token")); got.status != http.StatusUnauthorized {
+					t.Errorf("userinfo after it was undone: %d", got.status)
+				}
+
+				// Between the consent form and its approval.
+				s = h.signIn("ann")
+				a, err := h.begin(askShop(append([]string{"prompt", "consent"}, ask...)...))
+				must(t, err)
+				_, err = h.p.Next(ctx, a, s)
+				must(t, err)
+				sealed, err := h.p.SealFlow(a, "browser")
+				must(t, err)
+				do(s)
+				a, err = h.p.OpenFlow(ctx, sealed, "browser")
+				if change.name == "client disabled" {
+					var page *PageError
+					if !errors.As(err, &page) || page.Kind != PageClientDisabled {
+						t.Errorf("approval: %v", err)
+					}
+				} else {
+					must(t, err)
+					_, err := h.p.Approve(ctx, a, s, true)
+					if gone := errors.Is(err, ErrNoSession); gone == (change.name == "consent withdrawn" || change.name == "password changed") {
+						t.Errorf("approval: %v", err)
+					}
+				}
+				undo()
+			})
+		})
+	}
+}
+
+func TestDownScoping(t *testing.T) {
+	onBothHouses(t, nil, func(t *testing.T, h *house) {
+		token := h.tokens(h.signIn("ann"), "scope", "openid offline_access orders:read orders:write").member("refresh_token")
+		for _, step := range []struct {
+			name, scope, resource string
+			granted, code         string
+			idToken               bool
+		}{
+			{"less", "orders:read", "", "orders:read", "", false},
+			{"all again", "", "", "openid offline_access orders:read orders:write", "", true},
+			{"one resource", "", houseAPI, "orders:read orders:write", "", true},
+			{"more", "orders:read profile", "", "", "invalid_scope", false},
+			{"unknown", "nothing", "", "", "invalid_scope", false},
+			{"another resource", "", "https://elsewhere.example", "", "invalid_target", false},
+		} {
+			more := []string{}
+			if step.scope != "" {
+				more = append(more, "scope", step.scope)
+			}
+			if step.resource != "" {
+				more = append(more, "resource", step.resource)
+			}
+			r := h.refresh(token, more...)
+			h.wants(step.name, r, step.code)
+			if r.member("scope") != step.granted || (r.member("id_token") != "") != step.idToken {
+				t.Errorf("%s: %v", step.name, r.json)
+			}
+			if step.code == "" {
+				token = r.member("refresh_token")
+			}
+		}
+		h.wants("at the code", h.redeem(h.code(h.signIn("ann"), "scope", "orders:read"), "scope", "orders:write"), "invalid_scope")
+	})
+}
+
+func TestRefreshEnds(t *testing.T) {
+	const day = 24 * time.Hour
+	short := func(p *Policy) { p.RefreshIdle, p.RefreshAbsolute = 3*day, 10*day }
+	onBothHouses(t, short, func(t *testing.T, h *house) {
+		ann := h.signIn("ann")
+		token := h.tokens(ann).member("refresh_token")
+		idle := h.tokens(ann).member("refresh_token")
+		h.later(3*day - time.Minute)
+		for range 3 { // in use it lives on, up to its absolute end
+			r := h.refresh(token)
+			if r.status != http.StatusOK {
+				t.Fatalf("%d %v", r.status, r.json)
+			}
+			token = r.member("refresh_token")
+			h.later(2 * day)
+		}
+		h.wants("idle", h.refresh(idle), "invalid_grant")
+		r := h.refresh(token)
+		if r.status != http.StatusOK {
+			t.Fatalf("a day before its end: %v", r.json)
+		}
+		h.later(day + time.Minute)
+		h.wants("absolute end", h.refresh(r.member("refresh_token")), "invalid_grant")
+	})
+}
+
+func TestWhoGetsARefreshToken(t *testing.T) {
+	onBothHouses(t, nil, func(t *testing.T, h *house) {
+		ann := h.signIn("ann")
+		bound := h.tokens(ann, "scope", "openid orders:read")
+		if jwtClaims(t, bound.member("access_token"))["sid"] != ann.Session.ID {
+			t.Error("a session-bound token does not name its session")
+		}
+		offline := h.tokens(ann)
+		plain := h.tokens(ann, "scope", "orders:read")
+		must(t, h.p.SignOut(t.Context(), ann))
+		h.wants("session-bound, after signing out", h.refresh(bound.member("refresh_token")), "invalid_grant")
+		if h.active(bound.member("access_token")) {
+			t.Error("a session-bound access token survives signing out")
+		}
+		for name, r := range map[string]reply{"offline": offline, "without openid": plain} {
+			if got := h.refresh(r.member("refresh_token")); got.status != http.StatusOK {
+				t.Errorf("%s, after signing out: %v", name, got.json)
+			}
+		}
+		_, err := h.admin.UpdateClient(t.Context(), "shop", func(c *storage.Client) { c.GrantTypes = []string{grantCode} })
+		must(t, err)
+		h.settle()
+		if r := h.tokens(h.signIn("ann")); r.json["refresh_token"] != nil || !h.active(r.member("access_token")) {
+			t.Errorf("not registered for it: %v", r.json)
+		}
+	})
+}
+
+func TestRevokedRefreshTokenEndsTheFamily(t *testing.T) {
+	onBothHouses(t, nil, func(t *testing.T, h *house) {
+		ann := h.signIn("ann")
+		for _, old := range []bool{false, true} {
+			first := h.tokens(ann)
+			last := h.refresh(first.member("refresh_token"))
+			token := last.member("refresh_token")
+			if old {
+				token = first.member("refresh_token")
+			}
+			if r := h.post(h.p.Revoke, "shop", h.secret, url.Values{"token": {token}}); r.status != http.StatusOK {
+				t.Fatalf("%d %v", r.status, r.json)
+			}
+			h.wants("refresh", h.refresh(last.member("refresh_token")), "invalid_grant")
+			if h.active(last.member("access_token")) || h.userInfo(last.member("access_token")).status != http.StatusUnauthorized {
+				t.Error("its access token lives")
+			}
+		}
+	})
+}
