@@ -24,7 +24,8 @@ import (
 
 // Authorization is one authorization request on its way from the app to the
 // answer, and what was done for it. It lives in no database: sealed, it
-// travels through the browser (flow.go). Its ID becomes the grant's.
+// travels through the browser (flow.go). Its ID becomes the grant's. It
+// belongs to one request: the next one opens its own.
 type Authorization struct {
 	ID      string // UUIDv7
 	BegunAt time.Time

@@ -240,8 +240,14 @@ func TestApproval(t *testing.T) {
 			return d.carry(a)
 		}
 		a := form()
+		sealed, err := d.p.SealFlow(a, "browser")
+		must(t, err)
 		codes := make(map[string]bool)
 		for _, r := range atOnce(16, func() reply {
+			a, err := d.p.OpenFlow(ctx, sealed, "browser")
+			if err != nil {
+				return reply{json: map[string]any{"error": err.Error()}}
+			}
 			r, err := d.p.Approve(ctx, a, ann, true)
 			if err != nil {
 				return reply{json: map[string]any{"error": err.Error()}}
@@ -269,7 +275,7 @@ func TestApproval(t *testing.T) {
 		if r, err := d.p.Approve(ctx, a, ann, false); err != nil || r.Params.Get("error") != "access_denied" || r.Params.Has("code") {
 			t.Errorf("refused: %v %v", r, err)
 		}
-		_, err := d.p.Approve(ctx, a, ann, true)
+		_, err = d.p.Approve(ctx, a, ann, true)
 		must(t, err)
 		d.later(d.p.policy.CodeLifetime)
 		if _, err := d.p.Approve(ctx, a, ann, true); !errors.Is(err, ErrFlowSpent) {

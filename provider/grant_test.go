@@ -480,6 +480,22 @@ func TestRefreshEnds(t *testing.T) {
 	})
 }
 
+// A session that nobody ended but time takes its grants with it.
+func TestSessionBoundGrantEndsWithItsIdleSession(t *testing.T) {
+	onBothHouses(t, nil, func(t *testing.T, h *house) {
+		r := h.tokens(h.signIn("ann"), "scope", "openid orders:read")
+		h.later(h.p.policy.SessionIdle - time.Minute)
+		if r = h.refresh(r.member("refresh_token")); r.status != http.StatusOK {
+			t.Fatalf("before: %v", r.json)
+		}
+		h.later(time.Minute)
+		h.wants("after", h.refresh(r.member("refresh_token")), "invalid_grant")
+		if h.active(r.member("refresh_token")) {
+			t.Error("introspection says active")
+		}
+	})
+}
+
 func TestWhoGetsARefreshToken(t *testing.T) {
 	onBothHouses(t, nil, func(t *testing.T, h *house) {
 		ann := h.signIn("ann")
