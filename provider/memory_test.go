@@ -1,7 +1,6 @@
 package provider
 
 import (
-	"fmt"
 	"net/http/httptest"
 	"net/url"
 	"strings"
@@ -35,7 +34,7 @@ func TestClientIDIsBounded(t *testing.T) {
 		form := url.Values{"client_id": {strings.Repeat("c", tc.length)}}
 		_, err := readCredentials(httptest.NewRequest("POST", "/token", nil), form)
 		if (err == nil) != tc.ok {
-			t.Error(fmt.Sprintf("client_id of %d bytes: %v", tc.length, err))
+			t.Errorf("client_id of %d bytes: %v", tc.length, err)
 		}
 	}
 }

@@ -557,7 +557,10 @@ func lead(t *testing.T, p *place) (secrets *needles, said string) {
 	if made == "" || second == "" {
 		t.Fatal("no password or no second secret")
 	}
-	keyed := key.D.Bytes()
+	keyed, err := key.Bytes()
+	if err != nil {
+		t.Fatal(err)
+	}
 	secrets.add("client's private key", base64.RawURLEncoding.EncodeToString(keyed))
 
 	until(t, "the clients are known", func() bool {

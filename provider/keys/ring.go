@@ -304,8 +304,8 @@ func (r *Ring) OpenValue(purpose string, context, sealed []byte) ([]byte, error)
 	if len(sealed) == 0 || len(sealed) <= int(sealed[0]) {
 		return nil, ErrNotSealed
 	}
-	id, rest := string(sealed[1:1+sealed[0]]), sealed[1+sealed[0]:]
-	secret, ok := r.secrets[purpose].byID[id]
+	rest := sealed[1+sealed[0]:]
+	secret, ok := r.secrets[purpose].byID[string(sealed[1:1+sealed[0]])]
 	if !ok {
 		return nil, ErrNotSealed
 	}
