@@ -31,6 +31,8 @@ type Admin struct {
 	now    func() time.Time
 	actor  string
 	issuer string
+
+	mustChange bool
 }
 
 // AdminConfig says what an Admin works on.
@@ -43,11 +45,14 @@ type AdminConfig struct {
 	Now    func() time.Time // the clock all replicas share
 	Actor  string           // who is acting, for the audit log: "operator", a sub or a client_id
 	Issuer string           // refused as a resource; "" when not known
+	// MustChange lets whoever gets a password here choose their own at the next
+	// sign-in, because the one who set it knows it.
+	MustChange bool
 }
 
 // NewAdmin returns an Admin.
 func NewAdmin(c AdminConfig) *Admin {
-	return &Admin{store: c.Store, ring: c.Ring, policy: c.Policy, now: c.Now, actor: c.Actor, issuer: c.Issuer}
+	return &Admin{store: c.Store, ring: c.Ring, policy: c.Policy, now: c.Now, actor: c.Actor, issuer: c.Issuer, mustChange: c.MustChange}
 }
 
 // The audit events of administration, a closed list.
@@ -192,8 +197,7 @@ func (tx change) unblock(ctx context.Context, kind, value, reason string) error 
 	return tx.revoke(ctx, revocation.Epoch, kind, value, reason)
 }
 
-// audit records the event. Of detail, which never holds a secret, it keeps
-// what is not empty.
+// audit records the event. detail never holds a secret.
 func (tx change) audit(ctx context.Context, event, userID, clientID string, detail map[string]any) error {
 	e := storage.AuditEvent{
 		ID:       uuid.Must(uuid.NewV7()).String(),
@@ -216,21 +220,34 @@ func (tx change) audit(ctx context.Context, event, userID, clientID string, deta
 	return nil
 }
 
-// all reads a listing to its end.
-func all[T any](ctx context.Context, list func(context.Context, storage.Page) ([]T, error), key func(T) string) ([]T, error) {
+// each reads a listing to its end, a page at a time, and hands every row to do.
+func each[T any](ctx context.Context, list func(context.Context, storage.Page) ([]T, error), key func(T) string, do func(T) error) error {
 	const size = 500
-	var rows []T
 	for after := ""; ; {
 		page, err := list(ctx, storage.Page{After: after, Limit: size})
 		if err != nil {
-			return nil, err
+			return err
 		}
-		rows = append(rows, page...)
+		for _, row := range page {
+			if err := do(row); err != nil {
+				return err
+			}
+		}
 		if len(page) < size {
-			return rows, nil
+			return nil
 		}
 		after = key(page[len(page)-1])
 	}
+}
+
+// all returns a listing whole.
+func all[T any](ctx context.Context, list func(context.Context, storage.Page) ([]T, error), key func(T) string) ([]T, error) {
+	var rows []T
+	err := each(ctx, list, key, func(row T) error {
+		rows = append(rows, row)
+		return nil
+	})
+	return rows, err
 }
 
 // rolesByName returns every role.

@@ -403,11 +403,20 @@ func checkRedirects(f *InvalidError, c storage.Client) {
 		f.Add("redirect_uris", "is empty", grantCode+" needs at least one")
 	} else if !code && len(c.RedirectURIs) > 0 {
 		f.Add("redirect_uris", "is of use only with "+grantCode, "add that grant or leave the URIs out")
+	} else if !code && len(c.PostLogoutRedirectURIs) > 0 {
+		f.Add("post_logout_redirect_uris", "is of use only with "+grantCode, "add that grant or leave the URIs out")
 	}
 }
 
 // checkClientReferences adds a fault for every scope and role that does not exist.
 func checkClientReferences(ctx context.Context, r storage.Reader, f *InvalidError, c storage.Client) error {
+	if !slices.Contains(c.GrantTypes, grantCode) {
+		for _, s := range c.Scopes {
+			if slices.Contains(oidcScopes, s) {
+				f.Add("scope", fmt.Sprintf("%q is about a person, and without %s there is none", s, grantCode), "leave it out, or add that grant")
+			}
+		}
+	}
 	if slices.ContainsFunc(c.Scopes, func(s string) bool { return !slices.Contains(oidcScopes, s) }) {
 		resources, err := allResources(ctx, r)
 		if err != nil {

@@ -43,15 +43,31 @@ func (a *Admin) CreateResource(ctx context.Context, r storage.Resource) (storage
 	return r, err
 }
 
-// UpdateResource lets alter change everything but the URI. Tokens that are out
-// keep what they say until they expire; the next one follows the change.
-func (a *Admin) UpdateResource(ctx context.Context, uri string, alter func(*storage.Resource)) (storage.Resource, error) {
+// LostScopes are scopes that a client can no longer ask for, because the
+// resource they belonged to gave them up.
+type LostScopes struct {
+	ClientID string
+	Scopes   []string // sorted
+}
+
+// ResourceChange is a resource after an update, and whom it took scopes from.
+type ResourceChange struct {
+	storage.Resource
+	Lost []LostScopes // by client
+}
+
+// UpdateResource lets alter change everything but the URI. Clients lose the
+// scopes that go, so that a later owner of the same name has to grant it anew.
+// Tokens that are out keep what they say until they expire; the next one
+// follows the change.
+func (a *Admin) UpdateResource(ctx context.Context, uri string, alter func(*storage.Resource)) (ResourceChange, error) {
 	var r storage.Resource
+	var lost []LostScopes
 	err := a.update(ctx, func(ctx context.Context, tx change) (err error) {
 		if r, err = a.resource(ctx, tx, uri); err != nil {
 			return err
 		}
-		created := r.CreatedAt
+		created, before := r.CreatedAt, scopeNames(r)
 		alter(&r)
 		r.URI, r.CreatedAt, r.UpdatedAt = uri, created, tx.now
 		tidyResource(&r)
@@ -61,15 +77,26 @@ func (a *Admin) UpdateResource(ctx context.Context, uri string, alter func(*stor
 		if err := tx.UpdateResource(ctx, r); err != nil {
 			return object("resource", uri, err)
 		}
-		return tx.audit(ctx, eventResourceUpdated, "", "", resourceDetail(r))
+		if err := tx.audit(ctx, eventResourceUpdated, "", "", resourceDetail(r)); err != nil {
+			return err
+		}
+		after := scopeNames(r)
+		gone := slices.DeleteFunc(before, func(s string) bool { return slices.Contains(after, s) })
+		lost, err = tx.takeScopes(ctx, uri, gone)
+		return err
 	})
-	return r, err
+	return ResourceChange{r, lost}, err
 }
 
-// DeleteResource removes the resource with its scopes and its own roles. No
-// new token is meant for it; tokens that are out expire within their lifetime.
-func (a *Admin) DeleteResource(ctx context.Context, uri string) error {
-	return a.update(ctx, func(ctx context.Context, tx change) error {
+// DeleteResource removes the resource with its scopes and its own roles, and
+// returns which clients lost scopes by it. No new token is meant for it; tokens
+// that are out expire within their lifetime.
+func (a *Admin) DeleteResource(ctx context.Context, uri string) (lost []LostScopes, err error) {
+	err = a.update(ctx, func(ctx context.Context, tx change) error {
+		r, err := a.resource(ctx, tx, uri)
+		if err != nil {
+			return err
+		}
 		roles, err := rolesByName(ctx, tx)
 		if err != nil {
 			return err
@@ -82,8 +109,50 @@ func (a *Admin) DeleteResource(ctx context.Context, uri string) error {
 				return err
 			}
 		}
-		return tx.audit(ctx, eventResourceDeleted, "", "", map[string]any{"resource": uri})
+		if err := tx.audit(ctx, eventResourceDeleted, "", "", map[string]any{"resource": uri}); err != nil {
+			return err
+		}
+		lost, err = tx.takeScopes(ctx, uri, scopeNames(r))
+		return err
 	})
+	return lost, err
+}
+
+// takeScopes removes scopes that the resource no longer has from every client
+// that lists them.
+func (tx change) takeScopes(ctx context.Context, resource string, gone []string) ([]LostScopes, error) {
+	if len(gone) == 0 {
+		return nil, nil
+	}
+	isGone := func(s string) bool { return slices.Contains(gone, s) }
+	var lost []LostScopes
+	err := each(ctx, tx.Clients, func(c storage.Client) string { return c.ID }, func(c storage.Client) error {
+		if !slices.ContainsFunc(c.Scopes, isGone) {
+			return nil
+		}
+		had := c.Scopes
+		c.Scopes = slices.DeleteFunc(slices.Clone(had), isGone)
+		taken := slices.DeleteFunc(had, func(s string) bool { return !isGone(s) })
+		slices.Sort(taken)
+		lost = append(lost, LostScopes{ClientID: c.ID, Scopes: taken})
+		c.UpdatedAt = tx.now
+		if err := tx.UpdateClient(ctx, c); err != nil {
+			return object("client", c.ID, err)
+		}
+		return tx.audit(ctx, eventClientUpdated, "", c.ID, map[string]any{"scope": c.Scopes, "scope_lost": taken, "resource": resource})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("scopes of clients: %w", err)
+	}
+	return lost, nil
+}
+
+func scopeNames(r storage.Resource) []string {
+	names := make([]string, len(r.Scopes))
+	for i, s := range r.Scopes {
+		names[i] = s.Name
+	}
+	return names
 }
 
 func resourceDetail(r storage.Resource) map[string]any {

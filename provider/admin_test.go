@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -205,8 +206,8 @@ func TestAdministrationRevokes(t *testing.T) {
 			_, err := o.GrantUserRole(ctx, "alice", "accounting")
 			return err
 		}, person, "", []string{}},
-		{"role deleted, person", dropRole, person, "epoch", []string{eventResourceUpdated, eventRoleDeleted}},
-		{"role deleted, client", dropRole, service, "epoch", []string{eventResourceUpdated, eventRoleDeleted}},
+		{"role deleted, person", dropRole, person, "epoch", []string{eventResourceUpdated, eventClientUpdated, eventRoleDeleted}},
+		{"role deleted, client", dropRole, service, "epoch", []string{eventResourceUpdated, eventClientUpdated, eventRoleDeleted}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -247,7 +248,7 @@ func TestDeleteResourceTakesItsRoles(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := o.DeleteResource(ctx, "https://api.example.com"); err != nil {
+	if _, err := o.DeleteResource(ctx, "https://api.example.com"); err != nil {
 		t.Fatal(err)
 	}
 	if u, err = o.User(ctx, u.ID); err != nil || !slices.Equal(u.Roles, []string{"accounting"}) {
@@ -255,6 +256,162 @@ func TestDeleteResourceTakesItsRoles(t *testing.T) {
 	}
 	if got := o.latest(revocation.KindSubject, u.ID); got != "epoch" {
 		t.Errorf("the log says %q of the person who lost it, want an epoch", got)
+	}
+}
+
+// A scope that goes is taken from every client at once, so that whoever owns
+// its name next has to give it anew; the clients stay as good as they were.
+func TestScopesThatGoAreTakenFromClients(t *testing.T) {
+	for name, drop := range map[string]func(context.Context, *office) ([]LostScopes, error){
+		"resource updated": func(ctx context.Context, o *office) ([]LostScopes, error) {
+			change, err := o.UpdateResource(ctx, "https://api.example.com", func(r *storage.Resource) {
+				r.Scopes = []storage.Scope{{Name: "invoices:read"}}
+			})
+			return change.Lost, err
+		},
+		"resource deleted": func(ctx context.Context, o *office) ([]LostScopes, error) {
+			return o.DeleteResource(ctx, "https://api.example.com")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := newOffice(t)
+			ctx := t.Context()
+			o.furnish()
+			other := o.DefaultResource()
+			other.URI, other.Name, other.Scopes = "https://other.example.com", "Other", []storage.Scope{{Name: "other"}}
+			if _, err := o.CreateResource(ctx, other); err != nil {
+				t.Fatal(err)
+			}
+			const clients = 501 // more than a page
+			want := []string{}
+			for i := range clients {
+				c := DefaultClient()
+				c.ID, c.Name, c.GrantTypes = fmt.Sprintf("c%03d", i), "Client", []string{"client_credentials"}
+				if c.Scopes = []string{"other"}; i == 0 || i == clients-1 {
+					c.Scopes = []string{"invoices:write", "other"}
+					want = append(want, c.ID)
+				}
+				if _, _, err := o.CreateClient(ctx, c); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want = append(want, "nightly")
+			o.clock = o.clock.Add(time.Hour)
+			lost, err := drop(ctx, o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var losers []string
+			for _, l := range lost {
+				if losers = append(losers, l.ClientID); !slices.Contains(l.Scopes, "invoices:write") || slices.Contains(l.Scopes, "other") {
+					t.Errorf("%s lost %q", l.ClientID, l.Scopes)
+				}
+			}
+			if !slices.Equal(losers, want) {
+				t.Errorf("told that %q lost scopes, want %q", losers, want)
+			}
+			// The name comes back, of another API: nobody has it.
+			again := o.DefaultResource()
+			again.URI, again.Name, again.Scopes = "https://new.example.com", "New", []storage.Scope{{Name: "invoices:write"}}
+			if _, err := o.CreateResource(ctx, again); err != nil {
+				t.Fatal(err)
+			}
+			for _, id := range want {
+				c, err := o.Client(ctx, id)
+				if err != nil || slices.Contains(c.Scopes, "invoices:write") || !c.UpdatedAt.Equal(o.clock) {
+					t.Errorf("%s: scopes %q, updated %s, %v", id, c.Scopes, c.UpdatedAt, err)
+				}
+				if _, err := o.UpdateClient(ctx, id, func(c *storage.Client) { c.Name = "New name" }); err != nil {
+					t.Errorf("%s cannot be changed any more: %v", id, err)
+				}
+			}
+			if c, err := o.Client(ctx, "c250"); err != nil || c.UpdatedAt.Equal(o.clock) || !slices.Equal(c.Scopes, []string{"other"}) {
+				t.Errorf("a client that lost nothing: %+v, %v", c, err)
+			}
+		})
+	}
+}
+
+// A password that an operator set is known to two people; one that its owner
+// set is not.
+func TestMustChange(t *testing.T) {
+	for _, mustChange := range []bool{true, false} {
+		o := newOffice(t)
+		o.mustChange = mustChange
+		_, alice := o.furnish()
+		for _, act := range []string{"created", "set"} {
+			if act == "set" {
+				if _, err := o.SetPassword(t.Context(), "alice", "another horse battery"); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if p, err := o.store.Password(t.Context(), alice.ID); err != nil || p.MustChange != mustChange {
+				t.Errorf("%s: to be changed: %t, want %t (%v)", act, p.MustChange, mustChange, err)
+			}
+		}
+	}
+}
+
+// Every act leaves one row in the audit log that names what it was done to.
+func TestAuditNamesItsObject(t *testing.T) {
+	o := newOffice(t)
+	ctx := t.Context()
+	drop := func(_ any, err error) error { return err }
+	dropTwo := func(_, _ any, err error) error { return err }
+	_, alice := o.furnish()
+	api := o.DefaultResource()
+	api.URI, api.Name = "https://billing.example.com", "Billing"
+	daily := DefaultClient()
+	daily.ID, daily.Name, daily.GrantTypes = "daily", "Daily", []string{"client_credentials"}
+	acts := []struct {
+		event, clientID, detail string
+		person                  bool
+		act                     func() error
+	}{
+		{eventRoleCreated, "", `"role":"auditor"`, false, func() error { return drop(o.CreateRole(ctx, storage.Role{Name: "auditor"})) }},
+		{eventResourceCreated, "", `"resource":"https://billing.example.com"`, false, func() error { return drop(o.CreateResource(ctx, api)) }},
+		{eventResourceUpdated, "", `"resource":"https://billing.example.com"`, false, func() error {
+			return drop(o.UpdateResource(ctx, api.URI, func(r *storage.Resource) { r.Name = "Bills" }))
+		}},
+		{eventResourceDeleted, "", `"resource":"https://billing.example.com"`, false, func() error { return drop(o.DeleteResource(ctx, api.URI)) }},
+		{eventClientCreated, "daily", `"client_name":"Daily"`, false, func() error { return dropTwo(o.CreateClient(ctx, daily)) }},
+		{eventClientUpdated, "daily", `"roles":["auditor"]`, false, func() error {
+			return drop(o.UpdateClient(ctx, "daily", func(c *storage.Client) { c.Roles = []string{"auditor"} }))
+		}},
+		{eventClientSecretRotated, "daily", `"overlap_seconds":60`, false, func() error { return dropTwo(o.RotateClientSecret(ctx, "daily", time.Minute)) }},
+		{eventClientDisabled, "daily", "", false, func() error { return drop(o.DisableClient(ctx, "daily")) }},
+		{eventClientEnabled, "daily", "", false, func() error { return drop(o.EnableClient(ctx, "daily")) }},
+		{eventUserRoleGranted, "", `"role":"auditor"`, true, func() error { return drop(o.GrantUserRole(ctx, "alice", "auditor")) }},
+		{eventUserRoleRevoked, "", `"role":"auditor"`, true, func() error { return drop(o.RevokeUserRole(ctx, "alice", "auditor")) }},
+		{eventUserPasswordSet, "", "", true, func() error { return drop(o.SetPassword(ctx, "alice", "another horse battery")) }},
+		{eventUserDisabled, "", "", true, func() error { return drop(o.DisableUser(ctx, "alice")) }},
+		{eventUserEnabled, "", "", true, func() error { return drop(o.EnableUser(ctx, "alice")) }},
+		{eventUserDeleted, "", `"username":"Alice"`, true, func() error { return drop(o.DeleteUser(ctx, "alice")) }},
+		{eventClientDeleted, "daily", "", false, func() error { return o.DeleteClient(ctx, "daily") }},
+		{eventRoleDeleted, "", `"role":"auditor"`, false, func() error { return o.DeleteRole(ctx, "auditor") }},
+	}
+	for _, test := range acts {
+		before, err := o.store.AuditEvents(ctx, storage.Page{Limit: 1000})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := test.act(); err != nil {
+			t.Fatalf("%s: %v", test.event, err)
+		}
+		rows, err := o.store.AuditEvents(ctx, storage.Page{Limit: 1000})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if rows = rows[len(before):]; len(rows) != 1 {
+			t.Fatalf("%s wrote %d rows", test.event, len(rows))
+		}
+		userID := ""
+		if test.person {
+			userID = alice.ID
+		}
+		if e := rows[0]; e.Event != test.event || e.Actor != "operator" || e.ClientID != test.clientID || e.UserID != userID || !strings.Contains(e.Detail, test.detail) {
+			t.Errorf("%s: %+v", test.event, e)
+		}
 	}
 }
 
@@ -406,7 +563,11 @@ func TestCreateClientRules(t *testing.T) {
 		{"unknown ID token algorithm", func(c *storage.Client) { c.IDTokenAlg = "none" }, []string{"id_token_signed_response_alg"}},
 		{"refresh window of an hour", func(c *storage.Client) { c.RefreshWindow = time.Hour }, []string{"refresh_window"}},
 		{"unknown scope", func(c *storage.Client) { c.Scopes = []string{"invoices:burn"} }, []string{"scope"}},
-		{"OpenID Connect's scopes", func(c *storage.Client) { c.Scopes = []string{"openid", "offline_access"} }, nil},
+		{"OpenID Connect's scopes", func(c *storage.Client) {
+			c.GrantTypes, c.RedirectURIs = []string{"authorization_code"}, []string{"https://a.example/cb"}
+			c.Scopes = []string{"openid", "offline_access"}
+		}, nil},
+		{"OpenID Connect's scopes for a service", func(c *storage.Client) { c.Scopes = []string{"openid", "invoices:read"} }, []string{"scope"}},
 		{"unknown role", func(c *storage.Client) { c.Roles = []string{"king"} }, []string{"roles"}},
 		{"101 scopes", func(c *storage.Client) {
 			c.Scopes = strings.Fields(strings.Repeat("x y ", 60))
@@ -568,7 +729,7 @@ func TestResourceRules(t *testing.T) {
 				t.Fatalf("faults at %q, want %q: %v", got, test.fields, err)
 			}
 			if err == nil {
-				if err := o.DeleteResource(t.Context(), r.URI); err != nil {
+				if _, err := o.DeleteResource(t.Context(), r.URI); err != nil {
 					t.Error(err)
 				}
 			}
@@ -653,7 +814,7 @@ func TestNotFound(t *testing.T) {
 		`client "x"    `:    rotate,
 		`resource "x"`:      drop(o.Resource(ctx, "x")),
 		`resource "x" `:     drop(o.UpdateResource(ctx, "x", func(*storage.Resource) {})),
-		`resource "x"  `:    o.DeleteResource(ctx, "x"),
+		`resource "x"  `:    drop(o.DeleteResource(ctx, "x")),
 		`role "x"`:          o.DeleteRole(ctx, "x"),
 		`role "x" `:         drop(o.GrantUserRole(ctx, "alice", "x")),
 		`role of Alice "x"`: drop(o.RevokeUserRole(ctx, "alice", "x")),

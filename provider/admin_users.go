@@ -79,7 +79,7 @@ func (a *Admin) CreateUser(ctx context.Context, u storage.User, password string)
 			return object("user", u.Username, err)
 		}
 		if hash != "" {
-			if err := tx.SetPassword(ctx, storage.Password{UserID: u.ID, Hash: hash, CreatedAt: tx.now, UpdatedAt: tx.now}); err != nil {
+			if err := tx.setPassword(ctx, u.ID, hash); err != nil {
 				return fmt.Errorf("password: %w", err)
 			}
 		}
@@ -97,6 +97,12 @@ func passwordWords(u storage.User) []string {
 	return []string{u.Username, u.Email, local}
 }
 
+func (tx change) setPassword(ctx context.Context, userID, hash string) error {
+	return tx.SetPassword(ctx, storage.Password{
+		UserID: userID, Hash: hash, MustChange: tx.admin.mustChange, CreatedAt: tx.now, UpdatedAt: tx.now,
+	})
+}
+
 // SetPassword replaces the user's password. Tokens issued before are refused.
 func (a *Admin) SetPassword(ctx context.Context, name, password string) (storage.User, error) {
 	u, err := a.User(ctx, name)
@@ -110,7 +116,7 @@ func (a *Admin) SetPassword(ctx context.Context, name, password string) (storage
 	}
 	hash := hashPassword(password)
 	err = a.updateUsers(ctx, func(ctx context.Context, tx change) error {
-		err := tx.SetPassword(ctx, storage.Password{UserID: u.ID, Hash: hash, CreatedAt: tx.now, UpdatedAt: tx.now})
+		err := tx.setPassword(ctx, u.ID, hash)
 		if errors.Is(err, storage.ErrReference) { // deleted meanwhile
 			return &ObjectError{Noun: "user", Name: name, Err: storage.ErrNotFound}
 		}

@@ -3,9 +3,11 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"reflect"
 	"slices"
 	"time"
 
@@ -28,30 +30,34 @@ func (*clientCmd) Examples() string { return (*clientCreate)(nil).Examples() }
 
 // clientJSON is a client as RFC 7591 §2 names its metadata.
 type clientJSON struct {
-	ClientID               string          `json:"client_id"`
-	ClientSecret           string          `json:"client_secret,omitempty"`
-	ClientSecretExpiresAt  *int64          `json:"client_secret_expires_at,omitempty"` // RFC 7591 §3.2.1: 0 is never
-	ClientName             string          `json:"client_name"`
-	ApplicationType        string          `json:"application_type"`
-	GrantTypes             []string        `json:"grant_types"`
-	ResponseTypes          []string        `json:"response_types"`
-	AuthMethod             string          `json:"token_endpoint_auth_method"`
-	RedirectURIs           []string        `json:"redirect_uris"`
-	PostLogoutRedirectURIs []string        `json:"post_logout_redirect_uris"`
-	Scope                  string          `json:"scope"`
-	JWKS                   json.RawMessage `json:"jwks,omitempty"`
-	JWKSURI                string          `json:"jwks_uri,omitempty"`
-	IDTokenAlg             string          `json:"id_token_signed_response_alg"`
-	Roles                  []string        `json:"roles"`
-	Enabled                bool            `json:"enabled"`
-	FirstParty             bool            `json:"first_party"`
-	RequirePKCE            bool            `json:"require_pkce"`
-	ClaimsInIDToken        bool            `json:"claims_in_id_token"`
-	RefreshWindow          *int64          `json:"refresh_window"` // seconds; null is the default
-	Secrets                []secretJSON    `json:"secrets"`
-	CreatedAt              instant         `json:"created_at"`
-	UpdatedAt              instant         `json:"updated_at"`
-	LastUsedAt             instant         `json:"last_used_at"`
+	ClientID              string          `json:"client_id"`
+	ClientSecret          string          `json:"client_secret,omitempty"`
+	ClientSecretExpiresAt *int64          `json:"client_secret_expires_at,omitempty"` // RFC 7591 §3.2.1: 0 is never
+	ClientName            string          `json:"client_name"`
+	GrantTypes            []string        `json:"grant_types"`
+	ResponseTypes         []string        `json:"response_types"`
+	AuthMethod            string          `json:"token_endpoint_auth_method"`
+	Scope                 string          `json:"scope"`
+	JWKS                  json.RawMessage `json:"jwks,omitempty"`
+	JWKSURI               string          `json:"jwks_uri,omitempty"`
+	Roles                 []string        `json:"roles"`
+	Enabled               bool            `json:"enabled"`
+	*signInJSON                           // nil for a client that signs nobody in
+	Secrets               []secretJSON    `json:"secrets"`
+	CreatedAt             instant         `json:"created_at"`
+	UpdatedAt             instant         `json:"updated_at"`
+}
+
+// signInJSON is what matters only to a client with the authorization_code grant.
+type signInJSON struct {
+	ApplicationType        string   `json:"application_type"`
+	RedirectURIs           []string `json:"redirect_uris"`
+	PostLogoutRedirectURIs []string `json:"post_logout_redirect_uris"`
+	IDTokenAlg             string   `json:"id_token_signed_response_alg"`
+	FirstParty             bool     `json:"first_party"`
+	RequirePKCE            bool     `json:"require_pkce"`
+	ClaimsInIDToken        bool     `json:"claims_in_id_token"`
+	RefreshWindow          *int64   `json:"refresh_window"` // seconds; null is the default
 }
 
 // secretJSON tells of a secret everything but itself.
@@ -62,23 +68,25 @@ type secretJSON struct {
 
 func viewClient(c storage.Client) clientJSON {
 	v := clientJSON{
-		ClientID: c.ID, ClientName: c.Name, ApplicationType: c.ApplicationType,
+		ClientID: c.ID, ClientName: c.Name,
 		GrantTypes: orEmpty(c.GrantTypes), ResponseTypes: []string{}, AuthMethod: c.AuthMethod,
-		RedirectURIs: orEmpty(c.RedirectURIs), PostLogoutRedirectURIs: orEmpty(c.PostLogoutRedirectURIs),
-		Scope: words(c.Scopes), JWKSURI: c.JWKSURI, IDTokenAlg: c.IDTokenAlg, Roles: orEmpty(c.Roles),
-		Enabled: c.Enabled, FirstParty: c.FirstParty, RequirePKCE: c.RequirePKCE, ClaimsInIDToken: c.ClaimsInIDToken,
-		Secrets:   []secretJSON{},
-		CreatedAt: instant(c.CreatedAt), UpdatedAt: instant(c.UpdatedAt), LastUsedAt: instant(c.LastUsedAt),
+		Scope: words(sorted(c.Scopes)), JWKSURI: c.JWKSURI, Roles: orEmpty(c.Roles),
+		Enabled: c.Enabled, Secrets: []secretJSON{},
+		CreatedAt: instant(c.CreatedAt), UpdatedAt: instant(c.UpdatedAt),
 	}
 	if c.JWKS != "" {
 		v.JWKS = json.RawMessage(c.JWKS)
 	}
 	if slices.Contains(c.GrantTypes, "authorization_code") {
 		v.ResponseTypes = []string{"code"}
-	}
-	if c.RefreshWindow >= 0 {
-		seconds := int64(c.RefreshWindow / time.Second)
-		v.RefreshWindow = &seconds
+		v.signInJSON = &signInJSON{
+			ApplicationType: c.ApplicationType, RedirectURIs: orEmpty(c.RedirectURIs), PostLogoutRedirectURIs: orEmpty(c.PostLogoutRedirectURIs),
+			IDTokenAlg: c.IDTokenAlg, FirstParty: c.FirstParty, RequirePKCE: c.RequirePKCE, ClaimsInIDToken: c.ClaimsInIDToken,
+		}
+		if c.RefreshWindow >= 0 {
+			seconds := int64(c.RefreshWindow / time.Second)
+			v.RefreshWindow = &seconds
+		}
 	}
 	for _, s := range c.Secrets {
 		v.Secrets = append(v.Secrets, secretJSON{instant(s.CreatedAt), instant(s.ExpiresAt)})
@@ -105,14 +113,14 @@ func describeClient(w io.Writer, v clientJSON) {
 	field(w, "authenticates with", v.AuthMethod)
 	field(w, "scope", v.Scope)
 	field(w, "roles", words(v.Roles))
-	for _, u := range v.RedirectURIs {
-		field(w, "redirect URI", u)
-	}
-	for _, u := range v.PostLogoutRedirectURIs {
-		field(w, "post-logout redirect URI", u)
-	}
 	field(w, "keys at", v.JWKSURI)
-	if len(v.ResponseTypes) > 0 {
+	if v.signInJSON != nil {
+		for _, u := range v.RedirectURIs {
+			field(w, "redirect URI", u)
+		}
+		for _, u := range v.PostLogoutRedirectURIs {
+			field(w, "post-logout redirect URI", u)
+		}
 		field(w, "application", v.ApplicationType+mark(v.FirstParty, ", first party", ""))
 		field(w, "ID token", v.IDTokenAlg+mark(v.ClaimsInIDToken, ", with the claims of its scopes", ""))
 		field(w, "PKCE", mark(v.RequirePKCE, "required", "not required"))
@@ -146,11 +154,14 @@ type clientCreate struct {
 
 func (*clientCreate) Examples() string {
 	return `
-signet client create --name "Nightly report" --id nightly --grant client_credentials --scope invoices:read
-signet client create --name Shop --id shop --grant authorization_code --redirect-uri https://shop.example.com/cb --scope openid --scope email`
+signet client create --name "Nightly report" --id nightly-report --grant client_credentials --scope orders.read
+signet client create --name "Storefront" --id storefront --grant authorization_code --redirect-uri https://storefront.example.com/cb --scope openid --scope orders.read`
 }
 
 func (c *clientCreate) Run(ctx context.Context, a *app) error {
+	if err := singleClientFlags(c.Grant, c.Scope, c.Role); err != nil {
+		return err
+	}
 	row := provider.DefaultClient()
 	row.ID, row.Name = c.ID, c.Name
 	row.GrantTypes, row.AuthMethod = c.Grant, c.AuthMethod
@@ -166,14 +177,14 @@ func (c *clientCreate) Run(ctx context.Context, a *app) error {
 	if row.JWKS, err = readJWKS(c.JWKSFile); err != nil {
 		return err
 	}
-	i, err := a.open(ctx)
+	i, err := a.openOrMake(ctx)
 	if err != nil {
 		return err
 	}
 	defer i.Close()
 	created, secret, err := i.Admin().CreateClient(ctx, row)
 	if err != nil {
-		return err
+		return nameJWKS(err, c.JWKSFile)
 	}
 	v := viewClient(created)
 	if secret != "" {
@@ -219,12 +230,13 @@ func (c *clientList) Run(ctx context.Context, a *app) error {
 	}
 	return a.print(l, func(w io.Writer) {
 		if len(l.Items) == 0 {
-			fmt.Fprintln(w, "No clients yet; `signet client create --help` shows how to make one.")
+			c.none(w, "client")
 			return
 		}
 		fmt.Fprintln(w, "CLIENT_ID\tNAME\tGRANTS\tSCOPE\tSTATE")
 		for _, v := range l.Items {
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", v.ClientID, v.ClientName, words(v.GrantTypes), v.Scope, mark(v.Enabled, "enabled", "disabled"))
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", v.ClientID, shorten(v.ClientName, widestName),
+				words(v.GrantTypes), shorten(v.Scope, widestList), mark(v.Enabled, "enabled", "disabled"))
 		}
 		more(w, l)
 	})
@@ -237,7 +249,7 @@ type clientArg struct {
 
 type clientShow struct{ clientArg }
 
-func (*clientShow) Examples() string { return "signet client show nightly" }
+func (*clientShow) Examples() string { return "signet client show nightly-report" }
 
 func (c *clientShow) Run(ctx context.Context, a *app) error {
 	return a.client(ctx, func(admin *provider.Admin) (storage.Client, error) { return admin.Client(ctx, c.ID) })
@@ -260,6 +272,10 @@ func (a *app) client(ctx context.Context, do func(*provider.Admin) (storage.Clie
 
 type clientUpdate struct {
 	clientArg
+	clientChanges
+}
+
+type clientChanges struct {
 	Name                  *string        `placeholder:"TEXT" help:"Name that people see."`
 	Grant                 []string       `sep:"none" placeholder:"GRANT" help:"Grants in place of those it has; may repeat."`
 	AuthMethod            *string        `placeholder:"METHOD" help:"client_secret_basic, client_secret_post, private_key_jwt or none. Without a secret its secrets end."`
@@ -284,15 +300,21 @@ A change counts from the client's next token on. Tokens it has keep their scopes
 }
 
 func (*clientUpdate) Examples() string {
-	return `signet client update nightly --name "Morning report" --scope invoices:read --scope invoices:write --role accounting`
+	return `signet client update nightly-report --name "Morning report" --scope orders.read --scope orders.write --role orders-clerk`
 }
 
 func (c *clientUpdate) Run(ctx context.Context, a *app) error {
+	if reflect.ValueOf(c.clientChanges).IsZero() {
+		return usage("there is nothing to change", "`signet client update --help` shows what can be")
+	}
+	if err := singleClientFlags(c.Grant, c.Scope, c.Role); err != nil {
+		return err
+	}
 	jwks, err := readJWKS(c.JWKSFile)
 	if err != nil {
 		return err
 	}
-	return a.client(ctx, func(admin *provider.Admin) (storage.Client, error) {
+	err = a.client(ctx, func(admin *provider.Admin) (storage.Client, error) {
 		return admin.UpdateClient(ctx, c.ID, func(row *storage.Client) {
 			set(&row.Name, c.Name)
 			set(&row.AuthMethod, c.AuthMethod)
@@ -316,6 +338,28 @@ func (c *clientUpdate) Run(ctx context.Context, a *app) error {
 			}
 		})
 	})
+	return nameJWKS(err, c.JWKSFile)
+}
+
+func singleClientFlags(grants, scopes, roles []string) error {
+	var faults provider.InvalidError
+	single(faults.Add, "--grant", grants)
+	single(faults.Add, "--scope", scopes)
+	single(faults.Add, "--role", roles)
+	return faults.Err()
+}
+
+// nameJWKS says which file the fault in a key set is in.
+func nameJWKS(err error, path string) error {
+	var invalid *provider.InvalidError
+	if path != "" && errors.As(err, &invalid) {
+		for i, f := range invalid.Faults {
+			if f.Field == "jwks" {
+				invalid.Faults[i].Field = "jwks " + path
+			}
+		}
+	}
+	return err
 }
 
 // set changes what a flag was given for.
@@ -339,7 +383,7 @@ func (*clientDisable) Help() string {
 	return "The client gets no token, and those it has are refused: by introspection at once, by offline verifiers as they hear of it."
 }
 
-func (*clientDisable) Examples() string { return "signet client disable nightly" }
+func (*clientDisable) Examples() string { return "signet client disable nightly-report" }
 
 func (c *clientDisable) Run(ctx context.Context, a *app) error {
 	return a.client(ctx, func(admin *provider.Admin) (storage.Client, error) { return admin.DisableClient(ctx, c.ID) })
@@ -347,7 +391,7 @@ func (c *clientDisable) Run(ctx context.Context, a *app) error {
 
 type clientEnable struct{ clientArg }
 
-func (*clientEnable) Examples() string { return "signet client enable nightly" }
+func (*clientEnable) Examples() string { return "signet client enable nightly-report" }
 
 func (c *clientEnable) Run(ctx context.Context, a *app) error {
 	return a.client(ctx, func(admin *provider.Admin) (storage.Client, error) { return admin.EnableClient(ctx, c.ID) })
@@ -360,7 +404,7 @@ func (*clientDelete) Help() string {
 	return "Its secrets and consents go with it, and its tokens are refused. There is no way back; disable is the way to stop it for now."
 }
 
-func (*clientDelete) Examples() string { return "signet client delete nightly" }
+func (*clientDelete) Examples() string { return "signet client delete nightly-report" }
 
 func (c *clientDelete) Run(ctx context.Context, a *app) error {
 	return a.remove(ctx, "client_id", func(admin *provider.Admin) (string, error) { return c.ID, admin.DeleteClient(ctx, c.ID) })
@@ -390,7 +434,9 @@ func (*clientRotate) Help() string {
 	return "Two secrets work at most: rotating again while two do ends the older one at once."
 }
 
-func (*clientRotate) Examples() string { return "signet client rotate-secret nightly --overlap 24h" }
+func (*clientRotate) Examples() string {
+	return "signet client rotate-secret nightly-report --overlap 24h"
+}
 
 func (c *clientRotate) Run(ctx context.Context, a *app) error {
 	i, err := a.open(ctx)

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"net/url"
@@ -23,8 +24,8 @@ import (
 // the command line, else from SIGNET_<FLAG>, else from the file.
 type common struct {
 	Config          string `group:"settings" placeholder:"FILE" help:"YAML file with any of these settings, each under its flag's name."`
-	Database        string `group:"settings" placeholder:"URL" help:"postgres://… or sqlite:///path. Without it: signet.db in the data directory."`
-	Data            string `group:"settings" placeholder:"DIR" help:"Data directory. Without it: signet in $$XDG_DATA_HOME or ~/.local/share."`
+	Database        string `group:"settings" placeholder:"URL" help:"postgres://… or sqlite:///path, whose folder has to exist. Without it: signet.db in the data directory."`
+	Data            string `group:"settings" placeholder:"DIR" help:"Data directory, made when it is needed. Without it: signet in $$XDG_DATA_HOME or ~/.local/share."`
 	KEKFile         string `group:"settings" name:"kek-file" placeholder:"FILE" help:"File with the key-encryption key, 32 bytes raw or in base64. Without it, beside a SQLite database one is made."`
 	KEKFD           string `group:"settings" name:"kek-fd" placeholder:"N" help:"File descriptor to read the key-encryption key from."`
 	KEKCommand      string `group:"settings" name:"kek-command" placeholder:"CMD" help:"Command that prints the key-encryption key."`
@@ -65,6 +66,7 @@ type Config struct {
 type databaseURL struct {
 	sqlite   string // path of the file
 	postgres string // with the password in it: never to be shown
+	folder   bool   // SQLite's folder is the data directory, which may be made
 }
 
 // kekSource says where the key-encryption key comes from; at most one of
@@ -88,10 +90,12 @@ func (f serveFlags) validate(a *app) (Config, error) {
 	c := Config{Listen: f.Listen, AdminListen: f.AdminListen, TLSCert: f.TLSCert, TLSKey: f.TLSKey, Migrate: f.Migrate}
 	c.Database, c.KEK = a.common.database(bad), a.common.kek(bad)
 	var err error
-	if f.Issuer == "" {
+	if f.Issuer != "" {
+		if c.Issuer, err = provider.ParseIssuer(f.Issuer); err != nil {
+			bad("--issuer", issuerProblem(f.Issuer, err), "")
+		}
+	} else if !a.settings.mayHave("issuer") {
 		bad("--issuer", "is missing", "give the URL this provider is reached by, as https://login.example.com")
-	} else if c.Issuer, err = provider.ParseIssuer(f.Issuer); err != nil {
-		bad("--issuer", strings.TrimPrefix(err.Error(), "issuer: "), "")
 	}
 	checkAddress("--listen", f.Listen, bad)
 	checkAddress("--admin-listen", f.AdminListen, bad)
@@ -117,6 +121,26 @@ func (f serveFlags) validate(a *app) (Config, error) {
 	return c, faults.Err()
 }
 
+// issuerProblem says why value is no issuer identifier, without what may be a
+// password in it.
+func issuerProblem(value string, err error) string {
+	u, parse := url.Parse(value)
+	if parse != nil {
+		return "is not a URL"
+	}
+	return fmt.Sprintf("%q cannot be used: %s", u.Redacted(), strings.TrimPrefix(err.Error(), "issuer: "))
+}
+
+// single finds values that are several in one: none of what it is asked about
+// has a space or a comma in it.
+func single(bad addFault, flag string, values []string) {
+	for _, v := range values {
+		if strings.ContainsAny(v, " ,") {
+			bad(fmt.Sprintf("%s %q", flag, v), "has a space or a comma", "repeat "+flag+", once for each")
+		}
+	}
+}
+
 // database returns which database the settings mean.
 func (c common) database(bad addFault) databaseURL {
 	const fix = "write postgres://user@host/name or sqlite:///path/to/signet.db"
@@ -129,7 +153,7 @@ func (c common) database(bad addFault) databaseURL {
 		if dir == "" {
 			bad("--data", "is missing and there is no home directory to choose one in", "give a directory or --database")
 		}
-		return databaseURL{sqlite: filepath.Join(dir, "signet.db")}
+		return databaseURL{sqlite: filepath.Join(dir, "signet.db"), folder: true}
 	case scheme == "postgres" || scheme == "postgresql":
 		if _, err := url.Parse(c.Database); err != nil {
 			bad("--database", "is not a URL", fix) // the error would show the password
@@ -221,6 +245,42 @@ type settings struct {
 	file   map[string]*yaml.Node
 	faults provider.InvalidError
 	read   bool
+	unread bool     // the file could not be taken in at all
+	meant  []string // settings that were probably meant by what is wrong in it
+}
+
+// mayHave says whether a setting that seems to be missing may be one of those
+// that could not be read; then it is not worth a fault of its own.
+func (s *settings) mayHave(name string) bool { return s.unread || slices.Contains(s.meant, name) }
+
+// variable returns the environment variable of a setting.
+func variable(name string) string {
+	return "SIGNET_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
+}
+
+// describe is the help of a flag, with its environment variable.
+func (s *settings) describe(v *kong.Value) string {
+	if !slices.Contains(s.known, v.Name) || v.Flag == nil {
+		return v.Help
+	}
+	return v.Help + " [" + variable(v.Name) + "]"
+}
+
+// warn tells of variables in the environment that look like a misspelt setting.
+func (s *settings) warn(log *slog.Logger) {
+	const near = 2 // letters
+	known := append(slices.Clone(s.known), "kek")
+	for _, entry := range sorted(os.Environ()) {
+		name, _, _ := strings.Cut(entry, "=")
+		rest, ours := strings.CutPrefix(name, "SIGNET_")
+		if !ours {
+			continue
+		}
+		setting := strings.ToLower(strings.ReplaceAll(rest, "_", "-"))
+		if best := nearest(setting, known); best != setting && distance(setting, best) <= near {
+			log.Warn(name + " is no setting; did you mean " + variable(best) + "?")
+		}
+	}
 }
 
 func newSettings() (*settings, error) {
@@ -248,9 +308,8 @@ func (s *settings) Resolve(ctx *kong.Context, _ *kong.Path, flag *kong.Flag) (an
 	if !slices.Contains(s.known, flag.Name) {
 		return nil, nil
 	}
-	variable := "SIGNET_" + strings.ToUpper(strings.ReplaceAll(flag.Name, "-", "_"))
-	if text, ok := os.LookupEnv(variable); ok {
-		return s.typed(variable, flag, text), nil
+	if text, ok := os.LookupEnv(variable(flag.Name)); ok {
+		return s.typed(variable(flag.Name), flag, text), nil
 	}
 	if flag.Name == "config" {
 		return nil, nil
@@ -269,6 +328,7 @@ func (s *settings) Resolve(ctx *kong.Context, _ *kong.Path, flag *kong.Flag) (an
 		}
 		return list, nil
 	default:
+		s.meant = append(s.meant, flag.Name)
 		s.faults.Add(fmt.Sprintf("%s (line %d)", flag.Name, node.Line), "has the wrong shape", "give one value, or a list where the flag may repeat")
 		return nil, nil
 	}
@@ -306,6 +366,7 @@ func (s *settings) readFile(ctx *kong.Context) {
 	if path == "" {
 		return
 	}
+	s.unread = true
 	b, err := os.ReadFile(path)
 	if err != nil {
 		s.faults.Add("--config", fmt.Sprintf("cannot be read: %v", errors.Unwrap(err)), "check the path "+path)
@@ -317,6 +378,7 @@ func (s *settings) readFile(ctx *kong.Context) {
 		return
 	}
 	if len(document.Content) == 0 {
+		s.unread = false
 		return // an empty file sets nothing
 	}
 	settings := document.Content[0]
@@ -324,13 +386,15 @@ func (s *settings) readFile(ctx *kong.Context) {
 		s.faults.Add("--config", "has no settings", "write lines of the form `flag: value` into "+path)
 		return
 	}
-	s.file = make(map[string]*yaml.Node)
+	s.unread, s.file = false, make(map[string]*yaml.Node)
 	for i := 0; i+1 < len(settings.Content); i += 2 {
 		key, value := settings.Content[i], settings.Content[i+1]
 		where := fmt.Sprintf("in %s, line %d,", path, key.Line)
 		switch _, twice := s.file[key.Value]; {
 		case key.Value == "config" || !slices.Contains(s.known, key.Value):
-			s.faults.Add(key.Value, where+" is no setting", "did you mean "+nearest(key.Value, s.known)+"?")
+			best := nearest(key.Value, s.known)
+			s.meant = append(s.meant, best)
+			s.faults.Add(key.Value, where+" is no setting", "did you mean "+best+"?")
 		case twice:
 			s.faults.Add(key.Value, where+" is there a second time", "leave one of them")
 		default:
@@ -349,7 +413,7 @@ func configPath(ctx *kong.Context) string {
 			return path
 		}
 	}
-	return os.Getenv("SIGNET_CONFIG")
+	return os.Getenv(variable("config"))
 }
 
 // nearest returns the word with the least edit distance to s.

@@ -3,8 +3,11 @@ package main
 import (
 	"crypto/rand"
 	"encoding/base64"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
@@ -80,6 +83,80 @@ func TestPostgres(t *testing.T) {
 	}
 }
 
+// What keeps PostgreSQL away is told in one line, with the cure for it.
+func TestPostgresRefusals(t *testing.T) {
+	for _, test := range []struct{ state, said, want, fix string }{
+		{"28P01", `password authentication failed for user "signet"`, `password authentication failed for user "signet"`, "password"},
+		{"28000", `role "signet" does not exist`, `role "signet" does not exist`, "createuser"},
+		{"3D000", `database "signet" does not exist`, `database "signet" does not exist`, "createdb"},
+		{"53300", "too many clients already", "too many clients already", "is up"},
+	} {
+		explains(t, "postgres://signet:find-me@"+refusingPostgres(t, test.state, test.said)+"/signet?sslmode=disable", test.want, test.fix)
+	}
+	closed, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := closed.Addr().String()
+	if err := closed.Close(); err != nil {
+		t.Fatal(err)
+	}
+	explains(t, "postgres://signet:find-me@"+address+"/signet", "cannot reach the database at "+address+": connection refused", "is up")
+	explains(t, "postgres://signet:find-me@nowhere.invalid/signet", `the database's host "nowhere.invalid" is not known`, "--database")
+
+	_, errs, status := newPlace(t).run(`signet role list --database 'postgres://u:find-me@localhost/db?sslmode=nonsense'`)
+	if status != exitUsage || strings.Contains(errs, "find-me") {
+		t.Errorf("a setting that does not exist: exit %d: %s", status, errs)
+	}
+}
+
+// explains checks what is said of a database that cannot be used.
+func explains(t *testing.T, database, message, fix string) {
+	t.Helper()
+	for _, line := range []string{"signet role list", "signet migrate up", "signet migrate status"} {
+		out, errs, status := newPlace(t, "SIGNET_DATABASE="+database).run(line + " --json")
+		var body struct {
+			Error struct{ Code, Message, Fix string }
+		}
+		if err := json.Unmarshal([]byte(errs), &body); err != nil || out != "" || status != exitUnavailable || body.Error.Code != "unavailable" {
+			t.Fatalf("$ %s\n%s%s[exit %d]", line, out, errs, status)
+		}
+		e := body.Error
+		if !strings.Contains(e.Message, message) || len(e.Message) > len(message)+60 || strings.ContainsAny(e.Message, "\n\t") || !strings.Contains(e.Fix, fix) || strings.Contains(errs, "find-me") {
+			t.Errorf("$ %s: %s; %s\nwant %s; %s", line, e.Message, e.Fix, message, fix)
+		}
+	}
+}
+
+// refusingPostgres is a server that answers every start-up with an error
+// (PostgreSQL manual, "Message Formats"), and returns its address.
+func refusingPostgres(t *testing.T, state, message string) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	fields := "SFATAL\x00VFATAL\x00C" + state + "\x00M" + message + "\x00\x00"
+	answer := append([]byte{'E'}, binary.BigEndian.AppendUint32(nil, uint32(4+len(fields)))...)
+	answer = append(answer, fields...)
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			var length [4]byte
+			if _, err := io.ReadFull(conn, length[:]); err == nil {
+				_, _ = io.CopyN(io.Discard, conn, int64(binary.BigEndian.Uint32(length[:]))-4)
+				_, _ = conn.Write(answer)
+			}
+			conn.Close()
+		}
+	}()
+	return l.Addr().String()
+}
+
 // A database that a later release made is left alone.
 func TestNewerSchemaIsRefused(t *testing.T) {
 	p := newPlace(t)
@@ -148,9 +225,22 @@ func TestTokenInspect(t *testing.T) {
 	p.write("forged", parts[0]+"."+base64.RawURLEncoding.EncodeToString([]byte(strings.Replace(string(claims), `"x"`, `"y"`, 1)))+"."+parts[2])
 	p.write("unsigned", base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"none"}`))+"."+parts[1]+".")
 	yes, no := true, false
+	// Nothing that is known to be bad may look good to a script, and what is in
+	// it is told all the same.
 	check := func(line, signature string, revoked *bool) {
 		t.Helper()
-		v := decode[inspection](p, line+" --json")
+		out, errs, status := p.run(line + " --json")
+		var v inspection
+		if err := json.Unmarshal([]byte(out), &v); err != nil {
+			t.Fatalf("$ %s\n%s%s%v", line, out, errs, err)
+		}
+		want := 0
+		if signature == signatureInvalid || revoked != nil && *revoked || v.Expired {
+			want = exitFailed
+		}
+		if status != want {
+			t.Errorf("$ %s: exit %d, want %d", line, status, want)
+		}
 		if v.Signature != signature || (v.Revoked == nil) != (revoked == nil) || v.Revoked != nil && *v.Revoked != *revoked {
 			t.Errorf("$ %s: %s, revoked %v; want %s, %v", line, v.Signature, v.Revoked, signature, revoked)
 		}
@@ -161,11 +251,23 @@ func TestTokenInspect(t *testing.T) {
 	check(`signet token inspect --data elsewhere < good`, signatureUnverified, nil)
 	check(`signet token inspect < forged`, signatureInvalid, nil)
 	check(`signet token inspect < unsigned`, signatureInvalid, nil)
+	p.write("pasted", "Authorization: Bearer "+token+"\n")
+	check(`signet token inspect < pasted`, signatureValid, &no)
+	check(`sed 's/^[^ ]* //' pasted | signet token inspect`, signatureValid, &no)
+	old, err := ring.Sign(keys.ES256, "at+jwt", fmt.Appendf(nil, `{"iss":%q,"exp":%d}`, issuer.URL, now.Add(-time.Second).Unix()), now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.write("old", old)
+	check(`signet token inspect < old`, signatureValid, &no)
+	if _, errs, status := p.run(`signet token inspect < old`); status != exitFailed || !strings.Contains(errs, "it has expired") {
+		t.Errorf("an expired token: exit %d: %s", status, errs)
+	}
 	p.must(`signet client disable a`)
 	check(`signet token inspect < good`, signatureValid, &yes)
 	p.must(`signet client enable a`)
 	check(`signet token inspect < good`, signatureValid, &yes) // older than the epoch
-	v := decode[inspection](p, `signet token inspect --json < good`)
+	v := decode[inspection](p, `signet token inspect --json < good; true`)
 	if v.Size != len(token) || v.SizeByClaim["client_id"] != len(`"client_id":"a",`) {
 		t.Errorf("size %d, %v", v.Size, v.SizeByClaim)
 	}

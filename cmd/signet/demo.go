@@ -155,7 +155,7 @@ func loopback(host string, port uint16) string {
 
 // seed registers the sample API and the service, as the README's commands do.
 func (a *app) seed(ctx context.Context, store storage.Store, cfg Config, api string) (id, secret string, err error) {
-	i := &instance{Store: store, app: a, db: cfg.Database, kek: cfg.KEK}
+	i := &instance{Store: store, app: a, db: cfg.Database, kek: cfg.KEK, demo: true}
 	admin := i.Admin()
 	if _, err := admin.CreateRole(ctx, storage.Role{Name: demoRole}); err != nil {
 		return "", "", err

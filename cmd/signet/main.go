@@ -11,9 +11,12 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/alecthomas/kong"
 )
@@ -40,6 +43,8 @@ const description = `OAuth 2 and OpenID Connect provider.
 
 Every setting can also come from the environment as SIGNET_<FLAG> or from the file that --config names; a flag wins over the environment, the environment over the file. Results go to standard output, everything else to standard error.
 
+A SQLite database that is not there yet is made by serve, demo, migrate up and every create command, and by no other.
+
 Exit status: 0 done, 1 failed, 2 usage or configuration, 3 not found, 4 exists already, 5 database or key unavailable.`
 
 // app is what a command works with.
@@ -61,9 +66,13 @@ func main() {
 func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	a := &app{args: args, stdin: stdin, stdout: stdout, stderr: stderr}
+	a := &app{args: spellOut(args), stdin: stdin, stdout: stdout, stderr: stderr}
 	command, err := a.parse(&root{})
 	if err == nil {
+		if command.Command() == "serve" {
+			a.log = slog.New(slog.NewJSONHandler(stderr, nil))
+		}
+		a.settings.warn(a.log)
 		command.BindTo(ctx, (*context.Context)(nil))
 		err = command.Run(a)
 	}
@@ -71,6 +80,19 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 		return 0
 	}
 	return report(stderr, err, a.wantsJSON())
+}
+
+// spellOut returns the command line that people mean who have not read a word.
+func spellOut(args []string) []string {
+	switch {
+	case len(args) == 0:
+		return []string{"--help"}
+	case args[0] == "help":
+		return append(slices.Clone(args[1:]), "--help")
+	case args[0] == "--version":
+		return append([]string{"version"}, args[1:]...)
+	}
+	return args
 }
 
 // parse reads the command line into r and points a at what it says. serve
@@ -89,12 +111,59 @@ func (a *app) parse(r *root) (*kong.Context, error) {
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
 		kong.Writers(a.stdout, a.stderr),
 		kong.Resolvers(s),
+		kong.ValueFormatter(s.describe),
+		kong.TypeMapper(reflect.TypeFor[time.Duration](), kong.MapperFunc(decodeDuration)),
+		kong.TypeMapper(reflect.TypeFor[int](), kong.MapperFunc(decodeNumber)),
+		kong.TypeMapper(reflect.TypeFor[uint16](), kong.MapperFunc(decodeNumber)),
 		kong.ExplicitGroups([]kong.Group{{Key: "settings", Title: "Settings of every command:"}}),
 	)
 	if err != nil {
 		return nil, fmt.Errorf("command line: %w", err)
 	}
 	return k.Parse(a.args)
+}
+
+// decodeDuration reads a duration as people write it; kong's own words for a
+// mistake are those of a parser.
+func decodeDuration(ctx *kong.DecodeContext, target reflect.Value) error {
+	text, err := popValue(ctx)
+	if err != nil {
+		return err
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil || d < 0 {
+		return fmt.Errorf("%q is not a duration; write it with its unit, as 90s, 15m or 24h", text)
+	}
+	target.SetInt(int64(d))
+	return nil
+}
+
+// decodeNumber reads a number that is not negative.
+func decodeNumber(ctx *kong.DecodeContext, target reflect.Value) error {
+	text, err := popValue(ctx)
+	if err != nil {
+		return err
+	}
+	n, err := strconv.ParseUint(text, 10, 16)
+	if err != nil {
+		return fmt.Errorf("%q is not a number from 0 to 65535", text)
+	}
+	if target.CanInt() {
+		target.SetInt(int64(n))
+	} else {
+		target.SetUint(n)
+	}
+	return nil
+}
+
+// popValue takes the value of a flag off the command line, a negative number too.
+func popValue(ctx *kong.DecodeContext) (string, error) {
+	next := ctx.Scan.Peek()
+	if s := next.String(); len(s) > 1 && s[0] == '-' && '0' <= s[1] && s[1] <= '9' {
+		return ctx.Scan.Pop().String(), nil
+	}
+	t, err := ctx.Scan.PopValue("value")
+	return t.String(), err
 }
 
 // wantsJSON also holds when the command line could not be understood.
@@ -132,7 +201,7 @@ func printHelp(options kong.HelpOptions, ctx *kong.Context) error {
 
 func (*root) Examples() string {
 	return `
-signet role create accounting
-signet resource create https://api.example.com --name "Example API" --scope invoices:read --scope invoices:write=accounting
-signet client create --id nightly-report --name "Nightly report" --grant client_credentials --scope invoices:read`
+signet role create orders-clerk
+signet resource create https://orders.example.com --name "Orders" --scope orders.read --scope orders.write=orders-clerk
+signet client create --id nightly-report --name "Nightly report" --grant client_credentials --scope orders.read`
 }

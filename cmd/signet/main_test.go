@@ -177,19 +177,15 @@ func at(lines []string, i int) string {
 
 // Every --help ends with an example, and every example works as printed.
 func TestHelpExamples(t *testing.T) {
-	base := []string{
-		`signet role create accounting`,
-		`signet resource create https://api.example.com --name API --scope invoices:read --scope invoices:write=accounting`,
-	}
-	full := slices.Concat(base,
-		examplesOf(t, "signet role create"), examplesOf(t, "signet resource create"),
-		examplesOf(t, "signet client create"), examplesOf(t, "signet user create"),
-		[]string{`signet user grant-role bob accounting`})
-	// Made once and copied: every command is a process and every write reaches the disk.
-	based := newPlace(t)
-	based.must(base...)
-	furnished := newPlace(t)
-	furnished.must(full...)
+	// What the examples of a noun build on: those of create, of the nouns before
+	// it. Made once and copied: every command is a process and every write
+	// reaches the disk.
+	roles, resources, furnished := newPlace(t), newPlace(t), newPlace(t)
+	roles.must(examplesOf(t, "signet role create")...)
+	resources.must("cp -rp " + roles.dir + "/data .")
+	resources.must(examplesOf(t, "signet resource create")...)
+	furnished.must("cp -rp " + resources.dir + "/data .")
+	furnished.must(slices.Concat(examplesOf(t, "signet client create"), examplesOf(t, "signet user create"))...)
 	for _, node := range nodes(t) {
 		path := node.FullPath()
 		t.Run(path, func(t *testing.T) {
@@ -197,20 +193,22 @@ func TestHelpExamples(t *testing.T) {
 			if len(lines) == 0 {
 				t.Fatal("no example in --help")
 			}
+			if help, _, _ := newPlace(t).run(path + " --help"); strings.Contains(help, "\n\n\n") {
+				t.Errorf("two empty lines in a row:\n%s", help)
+			}
 			if path == "signet serve" || path == "signet demo" {
 				return // they do not end by themselves; serve's and demo's own tests run them
 			}
 			p := newPlace(t)
 			makes := strings.HasSuffix(path, "create") || slices.ContainsFunc(node.Children, func(n *kong.Node) bool { return n.Name == "create" })
-			switch {
-			case path == "signet":
+			switch noun, _, _ := strings.Cut(strings.TrimPrefix(path, "signet "), " "); {
+			case noun == "signet" || makes && noun == "role":
+			case makes && (noun == "resource" || noun == "user"):
+				p.must("cp -rp " + roles.dir + "/data .")
 			case makes:
-				p.must("cp -rp " + based.dir + "/data .")
+				p.must("cp -rp " + resources.dir + "/data .")
 			default:
 				p.must("cp -rp " + furnished.dir + "/data .")
-			}
-			if path == "signet user revoke-role" {
-				p.must(`signet user grant-role alice accounting`)
 			}
 			p.must(lines...)
 		})

@@ -78,6 +78,9 @@ func (*migrateStatus) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
+	if err := db.mustExist(); err != nil {
+		return err
+	}
 	s, err := openSchema(db)
 	if err != nil {
 		return err
@@ -105,6 +108,9 @@ type schema struct {
 }
 
 func openSchema(u databaseURL) (*schema, error) {
+	if err := u.mustHaveFolder(); err != nil {
+		return nil, err
+	}
 	s := &schema{engine: migrations.Postgres, unavailable: postgres.Unavailable}
 	open, where := postgres.DB, u.postgres
 	if u.sqlite != "" {
@@ -113,6 +119,9 @@ func openSchema(u databaseURL) (*schema, error) {
 	}
 	var err error
 	if s.db, err = open(where); err != nil {
+		if u.postgres != "" { // nothing is connected yet: the URL is at fault
+			return nil, usage("--database cannot be used: "+oneLine(err.Error()), "write postgres://user@host/name")
+		}
 		return nil, fmt.Errorf("database: %w", err)
 	}
 	return s, nil

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -23,16 +25,31 @@ type instance struct {
 	app    *app
 	db     databaseURL
 	kek    kekSource
+	demo   bool          // the passwords made here are for whoever tries it out
 	issuer string        // "" before the first serve
 	offset time.Duration // of the database's clock against this machine's
 }
 
 // open opens the database the settings name, or reports every fault in them.
+// It never makes one: what a command is to show or change is not in a new one.
 // The key-encryption key is left alone until a command needs it.
 func (a *app) open(ctx context.Context) (*instance, error) {
+	return a.connect(ctx, databaseURL.mustExist)
+}
+
+// openOrMake is open for commands that create something: a SQLite database
+// that is not there is made.
+func (a *app) openOrMake(ctx context.Context) (*instance, error) {
+	return a.connect(ctx, func(databaseURL) error { return nil })
+}
+
+func (a *app) connect(ctx context.Context, admit func(databaseURL) error) (*instance, error) {
 	faults := provider.InvalidError{Faults: slices.Clone(a.settings.faults.Faults)}
 	db, kek := a.common.database(faults.Add), a.common.kek(faults.Add)
 	if err := faults.Err(); err != nil {
+		return nil, err
+	}
+	if err := admit(db); err != nil {
 		return nil, err
 	}
 	store, err := a.openStore(ctx, db, false)
@@ -53,6 +70,32 @@ func (a *app) open(ctx context.Context) (*instance, error) {
 	return i, nil
 }
 
+// mustExist refuses a SQLite file that is not there.
+func (u databaseURL) mustExist() error {
+	if u.sqlite == "" {
+		return nil
+	}
+	if _, err := os.Stat(u.sqlite); errors.Is(err, fs.ErrNotExist) {
+		return &failure{status: exitUnavailable, code: "no_database", message: "there is no database at " + u.sqlite,
+			fix: "`signet serve` makes it, and so does every create command; --data or --database names another"}
+	}
+	return nil
+}
+
+// mustHaveFolder refuses a SQLite file in a folder that is not there, unless
+// that is the data directory.
+func (u databaseURL) mustHaveFolder() error {
+	if u.sqlite == "" || u.folder {
+		return nil
+	}
+	dir := filepath.Dir(u.sqlite)
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		return &failure{status: exitUnavailable, code: "no_database", message: "there is no folder " + dir + " for the database",
+			fix: "make it first, or name another file with --database"}
+	}
+	return nil
+}
+
 // Now returns the time of the clock that all replicas are held to: what a
 // command revokes must not depend on the clock of the machine it is typed on.
 func (i *instance) Now() time.Time { return time.Now().Add(i.offset).UTC() }
@@ -64,6 +107,7 @@ func (i *instance) Close() { _ = i.Store.Close() }
 func (i *instance) Admin() *provider.Admin {
 	return provider.NewAdmin(provider.AdminConfig{
 		Store: i.Store, Ring: i.ring, Policy: provider.DefaultPolicy(), Now: i.Now, Actor: "operator", Issuer: i.issuer,
+		MustChange: !i.demo,
 	})
 }
 
@@ -136,16 +180,20 @@ func (a *app) openSealer(ctx context.Context, db databaseURL, source kekSource, 
 func (a *app) openKEK(ctx context.Context, db databaseURL, source kekSource, store storage.Reader) (keys.KEK, error) {
 	var kek keys.KEK
 	var err error
-	fix := "check what --kek-file, --kek-fd, --kek-command or SIGNET_KEK gives"
+	var fix string
 	switch {
 	case source.text != "":
 		kek, err = keys.ParseKEK(source.text)
+		fix = "correct SIGNET_KEK"
 	case source.file != "":
 		kek, _, err = keys.LoadKEKFile(source.file, false)
+		fix = "check the path that --kek-file gives"
 	case source.fd >= 0:
 		kek, err = keys.KEKFromFD(source.fd)
+		fix = "check what --kek-fd is connected to"
 	case source.command != "":
 		kek, err = keys.KEKFromCommand(ctx, source.command)
+		fix = "check what the command of --kek-command prints"
 	case db.sqlite == "":
 		return nil, keyUnavailable(errors.New("no key-encryption key is given"),
 			"make one with `openssl rand -base64 32 > signet.kek && chmod 600 signet.kek` and give it with --kek-file; every replica needs the same one")
@@ -162,10 +210,14 @@ func (a *app) openKEK(ctx context.Context, db databaseURL, source kekSource, sto
 		}
 		fix = "put back the file, or say where it is with --kek-file"
 	}
-	if err != nil {
-		return nil, keyUnavailable(err, fix)
+	if err == nil {
+		return kek, nil
 	}
-	return kek, nil
+	var path *fs.PathError
+	if file := source.text == "" && source.fd < 0 && source.command == ""; file && !errors.As(err, &path) {
+		fix = "" // of a file that was read, the error says what to do about it
+	}
+	return nil, keyUnavailable(err, fix)
 }
 
 // kekBeside returns where the key-encryption key of a SQLite database is.

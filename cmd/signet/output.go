@@ -6,8 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/alecthomas/kong"
@@ -61,7 +62,7 @@ func explain(err error) *failure {
 	case errors.As(err, &object):
 		return &failure{status: exitExists, code: "exists", message: object.Error(), fix: "choose another name, or change the one there is"}
 	case errors.Is(err, storage.ErrUnavailable):
-		return &failure{status: exitUnavailable, code: "unavailable", message: err.Error(), fix: "see that the database is up and --database names it"}
+		return explainUnavailable(err)
 	case errors.Is(err, context.Canceled):
 		return &failure{status: exitFailed, code: "interrupted", message: "interrupted"}
 	case errors.Is(err, migrations.ErrNewer):
@@ -74,6 +75,54 @@ func explain(err error) *failure {
 		return &failure{status: exitFailed, code: "failed", message: err.Error()}
 	}
 }
+
+// explainUnavailable says in one line why there is no database, and what would
+// help. Drivers tell the same on many lines and within many others.
+func explainUnavailable(err error) *failure {
+	f := &failure{status: exitUnavailable, code: "unavailable", fix: "see that the database is up and --database names it"}
+	var server interface { // PostgreSQL's own answer
+		error
+		SQLState() string
+	}
+	var lookup *net.DNSError
+	var network *net.OpError
+	switch {
+	case errors.As(err, &server):
+		f.message = "PostgreSQL: " + oneLine(server.Error())
+		switch server.SQLState() {
+		case "28P01": // invalid_password; said of a role that does not exist as well
+			f.fix = "check the user and the password in --database, PGPASSWORD or ~/.pgpass"
+		case "28000": // invalid_authorization_specification
+			f.fix = "make the role with `createuser`, or let pg_hba.conf admit it from here"
+		case "3D000": // invalid_catalog_name
+			f.fix = "make the database with `createdb`, or name another with --database"
+		}
+	case errors.As(err, &lookup):
+		f.message, f.fix = fmt.Sprintf("the database's host %q is not known", lookup.Name), "check the host in --database"
+	case errors.As(err, &network) && network.Addr != nil:
+		reason := "no answer in time"
+		if !network.Timeout() {
+			reason = innermost(network).Error()
+		}
+		f.message = fmt.Sprintf("cannot reach the database at %s: %s", network.Addr, reason)
+	default:
+		f.message = oneLine(err.Error())
+	}
+	return f
+}
+
+// innermost returns the error that the others are wrapped around.
+func innermost(err error) error {
+	for {
+		inner := errors.Unwrap(err)
+		if inner == nil {
+			return err
+		}
+		err = inner
+	}
+}
+
+func oneLine(text string) string { return strings.Join(strings.Fields(text), " ") }
 
 func helpPath(err *kong.ParseError) string {
 	if node := err.Context.Selected(); node != nil {
@@ -118,10 +167,11 @@ func flagOf(field string) string {
 }
 
 func explainFaults(faults []provider.Fault) *failure {
+	flags := strings.NewReplacer("token_endpoint_auth_method", "--auth-method", "jwks_uri", "--jwks-uri", "(jwks)", "(--jwks-file)")
 	f := &failure{status: exitUsage, code: "invalid", faults: make([]provider.Fault, len(faults))}
 	var messages, fixes []string
 	for i, fault := range faults {
-		fault.Field = flagOf(fault.Field)
+		fault.Field, fault.Fix = flagOf(fault.Field), flags.Replace(fault.Fix)
 		f.faults[i] = fault
 		messages = append(messages, fault.Field+" "+fault.Problem)
 		if fault.Fix != "" {
@@ -181,9 +231,9 @@ func (a *app) print(v any, human func(w io.Writer)) error {
 	if a.common.JSON {
 		return writeJSON(a.stdout, v)
 	}
-	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
-	human(w)
-	if err := w.Flush(); err != nil {
+	var text strings.Builder
+	human(&text)
+	if _, err := io.WriteString(a.stdout, align(text.String())); err != nil {
 		return fmt.Errorf("output: %w", err)
 	}
 	return nil
@@ -197,6 +247,9 @@ func field(w io.Writer, name, value string) {
 }
 
 func words(list []string) string { return strings.Join(list, " ") }
+
+// sorted returns the list in order; scopes have none of their own.
+func sorted(list []string) []string { return slices.Sorted(slices.Values(list)) }
 
 // mark names what is set; it is how people read booleans.
 func mark(set bool, yes, no string) string {
@@ -254,6 +307,15 @@ func page[Row, T any](f listFlags, read func(storage.Page) ([]Row, error), key f
 		l.Items = append(l.Items, view(row))
 	}
 	return l, nil
+}
+
+// none tells people that a listing is empty. noun is also the command's name.
+func (f listFlags) none(w io.Writer, noun string) {
+	if f.After != "" {
+		fmt.Fprintf(w, "No %ss after %q.\n", noun, f.After)
+		return
+	}
+	fmt.Fprintf(w, "No %ss yet; `signet %s create --help` shows how to make one.\n", noun, noun)
 }
 
 // more tells people that a listing goes on.

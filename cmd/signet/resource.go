@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"reflect"
 	"strings"
 	"time"
 
@@ -65,6 +66,31 @@ func (v resourceJSON) scopes() string {
 	return words(list)
 }
 
+// resourceChangedJSON also tells which clients lost scopes by the change.
+type resourceChangedJSON struct {
+	resourceJSON
+	ClientsChanged []clientLostJSON `json:"clients_changed"`
+}
+
+type clientLostJSON struct {
+	ClientID  string `json:"client_id"`
+	ScopeLost string `json:"scope_lost"`
+}
+
+func viewLost(lost []provider.LostScopes) []clientLostJSON {
+	v := []clientLostJSON{}
+	for _, l := range lost {
+		v = append(v, clientLostJSON{l.ClientID, words(l.Scopes)})
+	}
+	return v
+}
+
+func describeLost(w io.Writer, lost []clientLostJSON) {
+	for _, l := range lost {
+		fmt.Fprintf(w, "The client %s can no longer ask for %s.\n", l.ClientID, l.ScopeLost)
+	}
+}
+
 func describeResource(w io.Writer, v resourceJSON) {
 	field(w, "resource", v.Resource)
 	field(w, "name", v.ResourceName)
@@ -109,33 +135,36 @@ type resourceCreate struct {
 }
 
 func (*resourceCreate) Examples() string {
-	return `signet resource create https://billing.example.com --name "Billing API" --scope bills:read --scope bills:write --token-lifetime 5m`
+	return `signet resource create https://orders.example.com --name "Orders" --scope orders.read --scope orders.write=orders-clerk --token-lifetime 5m`
 }
 
 func (c *resourceCreate) Run(ctx context.Context, a *app) error {
-	return a.resource(ctx, func(admin *provider.Admin) (storage.Resource, error) {
-		row := admin.DefaultResource()
-		row.URI, row.Name = c.URI, c.Name
-		row.Scopes = parseScopes(c.Scope, nil)
-		row.TokenLifetime, row.SigningAlg, row.RolesClaim = c.TokenLifetime, c.Alg, c.RolesClaim
-		row.Introspectors = c.Introspector
-		return admin.CreateResource(ctx, row)
-	})
-}
-
-// resource runs do and prints the resource it returns.
-func (a *app) resource(ctx context.Context, do func(*provider.Admin) (storage.Resource, error)) error {
-	i, err := a.open(ctx)
+	if err := singleResourceFlags(c.Scope, c.Introspector); err != nil {
+		return err
+	}
+	i, err := a.openOrMake(ctx)
 	if err != nil {
 		return err
 	}
 	defer i.Close()
-	row, err := do(i.Admin())
-	if err != nil {
+	admin := i.Admin()
+	row := admin.DefaultResource()
+	row.URI, row.Name = c.URI, c.Name
+	row.Scopes = parseScopes(c.Scope, nil)
+	row.TokenLifetime, row.SigningAlg, row.RolesClaim = c.TokenLifetime, c.Alg, c.RolesClaim
+	row.Introspectors = c.Introspector
+	if row, err = admin.CreateResource(ctx, row); err != nil {
 		return err
 	}
 	v := viewResource(row)
 	return a.print(v, func(w io.Writer) { describeResource(w, v) })
+}
+
+func singleResourceFlags(scopes, introspectors []string) error {
+	var faults provider.InvalidError
+	single(faults.Add, "--scope", scopes)
+	single(faults.Add, "--introspector", introspectors)
+	return faults.Err()
 }
 
 type resourceList struct {
@@ -157,12 +186,12 @@ func (c *resourceList) Run(ctx context.Context, a *app) error {
 	}
 	return a.print(l, func(w io.Writer) {
 		if len(l.Items) == 0 {
-			fmt.Fprintln(w, "No resources yet; `signet resource create --help` shows how to make one.")
+			c.none(w, "resource")
 			return
 		}
 		fmt.Fprintln(w, "RESOURCE\tNAME\tSCOPES")
 		for _, v := range l.Items {
-			fmt.Fprintf(w, "%s\t%s\t%s\n", v.Resource, v.ResourceName, v.scopes())
+			fmt.Fprintf(w, "%s\t%s\t%s\n", v.Resource, shorten(v.ResourceName, widestName), v.scopes())
 		}
 		more(w, l)
 	})
@@ -175,14 +204,28 @@ type resourceArg struct {
 
 type resourceShow struct{ resourceArg }
 
-func (*resourceShow) Examples() string { return "signet resource show https://api.example.com" }
+func (*resourceShow) Examples() string { return "signet resource show https://orders.example.com" }
 
 func (c *resourceShow) Run(ctx context.Context, a *app) error {
-	return a.resource(ctx, func(admin *provider.Admin) (storage.Resource, error) { return admin.Resource(ctx, c.URI) })
+	i, err := a.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer i.Close()
+	row, err := i.Admin().Resource(ctx, c.URI)
+	if err != nil {
+		return err
+	}
+	v := viewResource(row)
+	return a.print(v, func(w io.Writer) { describeResource(w, v) })
 }
 
 type resourceUpdate struct {
 	resourceArg
+	resourceChanges
+}
+
+type resourceChanges struct {
 	Name          *string        `placeholder:"TEXT" help:"Name that people see."`
 	Scope         []string       `sep:"none" placeholder:"S[=ROLE]" help:"Scopes in place of those it has; may repeat."`
 	TokenLifetime *time.Duration `placeholder:"DUR" help:"Lifetime of its access tokens, 5m to 15m."`
@@ -195,25 +238,42 @@ type resourceUpdate struct {
 func (*resourceUpdate) Help() string {
 	return `Only what is given changes; an empty value, as in --introspector "", clears a list.
 
-A change counts from the next token on. Tokens that are out keep their scopes until they expire (15 minutes at most), also when a scope goes or starts to demand a role. Letting a scope demand no role opens it to everyone who may ask for it.`
+A change counts from the next token on. A scope that goes is taken from every client that has it; the answer says from which. Tokens that are out keep their scopes until they expire (15 minutes at most), also when a scope goes or starts to demand a role. Letting a scope demand no role opens it to everyone who may ask for it.`
 }
 
 func (*resourceUpdate) Examples() string {
-	return `signet resource update https://api.example.com --scope invoices:read --scope invoices:write=accounting --roles-claim`
+	return `signet resource update https://orders.example.com --scope orders.read --scope orders.write=orders-clerk --roles-claim`
 }
 
 func (c *resourceUpdate) Run(ctx context.Context, a *app) error {
-	return a.resource(ctx, func(admin *provider.Admin) (storage.Resource, error) {
-		return admin.UpdateResource(ctx, c.URI, func(row *storage.Resource) {
-			set(&row.Name, c.Name)
-			set(&row.TokenLifetime, c.TokenLifetime)
-			set(&row.SigningAlg, c.Alg)
-			set(&row.RolesClaim, c.RolesClaim)
-			setList(&row.Introspectors, c.Introspector)
-			if c.Scope != nil {
-				row.Scopes = parseScopes(c.Scope, row.Scopes)
-			}
-		})
+	if reflect.ValueOf(c.resourceChanges).IsZero() {
+		return usage("there is nothing to change", "`signet resource update --help` shows what can be")
+	}
+	if err := singleResourceFlags(c.Scope, c.Introspector); err != nil {
+		return err
+	}
+	i, err := a.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer i.Close()
+	row, err := i.Admin().UpdateResource(ctx, c.URI, func(row *storage.Resource) {
+		set(&row.Name, c.Name)
+		set(&row.TokenLifetime, c.TokenLifetime)
+		set(&row.SigningAlg, c.Alg)
+		set(&row.RolesClaim, c.RolesClaim)
+		setList(&row.Introspectors, c.Introspector)
+		if c.Scope != nil {
+			row.Scopes = parseScopes(c.Scope, row.Scopes)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	v := resourceChangedJSON{viewResource(row.Resource), viewLost(row.Lost)}
+	return a.print(v, func(w io.Writer) {
+		describeResource(w, v.resourceJSON)
+		describeLost(w, v.ClientsChanged)
 	})
 }
 
@@ -221,13 +281,26 @@ type resourceDelete struct{ resourceArg }
 
 // Help says what it means for tokens that are out.
 func (*resourceDelete) Help() string {
-	return "Its scopes and the roles that belong to it go with it. No new token is meant for it; those that are out expire within 15 minutes."
+	return "Its scopes and the roles that belong to it go with it. Clients lose those scopes; the answer says which ones did. No new token is meant for it; those that are out expire within 15 minutes."
 }
 
 func (*resourceDelete) Examples() string {
-	return "signet resource delete https://billing.example.com"
+	return "signet resource delete https://orders.example.com"
 }
 
 func (c *resourceDelete) Run(ctx context.Context, a *app) error {
-	return a.remove(ctx, "resource", func(admin *provider.Admin) (string, error) { return c.URI, admin.DeleteResource(ctx, c.URI) })
+	i, err := a.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer i.Close()
+	gone, err := i.Admin().DeleteResource(ctx, c.URI)
+	if err != nil {
+		return err
+	}
+	lost := viewLost(gone)
+	return a.print(map[string]any{"resource": c.URI, "deleted": true, "clients_changed": lost}, func(w io.Writer) {
+		fmt.Fprintf(w, "Deleted %s.\n", c.URI)
+		describeLost(w, lost)
+	})
 }

@@ -43,10 +43,14 @@ type roleCreate struct {
 	Resource string `placeholder:"URI" help:"The resource it belongs to; without it the role counts everywhere."`
 }
 
-func (*roleCreate) Examples() string { return "signet role create support" }
+func (*roleCreate) Examples() string {
+	return `
+signet role create orders-clerk
+signet role create support`
+}
 
 func (c *roleCreate) Run(ctx context.Context, a *app) error {
-	i, err := a.open(ctx)
+	i, err := a.openOrMake(ctx)
 	if err != nil {
 		return err
 	}
@@ -81,7 +85,7 @@ func (c *roleList) Run(ctx context.Context, a *app) error {
 	}
 	return a.print(l, func(w io.Writer) {
 		if len(l.Items) == 0 {
-			fmt.Fprintln(w, "No roles yet; `signet role create --help` shows how to make one.")
+			c.none(w, "role")
 			return
 		}
 		fmt.Fprintln(w, "ROLE\tCOUNTS FOR")

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -29,7 +28,15 @@ type serveCmd struct{ serveFlags }
 func (*serveCmd) Help() string {
 	return `Runs the provider. The first start makes the keys it needs; a SQLite database is made and brought up to date by itself, a PostgreSQL one by "signet migrate up" or --migrate.
 
-One line of JSON on standard output says when requests are answered and where. TERM stops taking requests after balancers had time to notice, an interrupt at once; what is under way is finished. HUP reads the certificate and the configuration file again.`
+One line of JSON on standard output says when requests are answered and where. TERM stops taking requests after balancers had time to notice, an interrupt at once; what is under way is finished. HUP reads the certificate and the configuration file again.
+
+Each setting may come from the environment, under the name in brackets. The file of --config has settings under their flags' names:
+
+	issuer: https://login.example.com
+	listen: :8080
+	database: postgres://signet@db.example.com/signet
+	kek-file: /etc/signet/kek
+	trusted-proxy: [10.0.0.0/8]`
 }
 
 func (*serveCmd) Examples() string {
@@ -41,7 +48,6 @@ func (c *serveCmd) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	a.log = slog.New(slog.NewJSONHandler(a.stderr, nil))
 
 	// ctx ends on either as well, but does not say which it was.
 	end := make(chan os.Signal, 2)

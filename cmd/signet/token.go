@@ -11,7 +11,6 @@ import (
 	"io"
 	"maps"
 	"net/http"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -35,7 +34,9 @@ type tokenInspect struct {
 
 // Help says what the answer rests on.
 func (*tokenInspect) Help() string {
-	return `Reads a JWT from standard input. The signature is verified with the keys that --issuer publishes, else with those in the database; it is "unverified" when neither is at hand. Whether the token is revoked is known only where its issuer's database is.`
+	return `Reads a JWT from standard input, also as it stands in an Authorization header. The signature is verified with the keys that --issuer publishes, else with those in the database; it is "unverified" when neither is at hand. Whether the token is revoked is known only where its issuer's database is.
+
+Exit status 1 when the signature is invalid or the token is expired or revoked; what is in it is shown all the same.`
 }
 
 func (*tokenInspect) Examples() string {
@@ -56,7 +57,26 @@ type inspection struct {
 	SizeByClaim map[string]int  `json:"size_by_claim"`
 	Signature   string          `json:"signature"`
 	Reason      string          `json:"signature_reason,omitempty"`
+	Expired     bool            `json:"expired"`
 	Revoked     *bool           `json:"revoked"` // null: not known
+}
+
+// verdict returns an error that says everything the token is refused for.
+func (v inspection) verdict() error {
+	var reasons []string
+	if v.Signature == signatureInvalid {
+		reasons = append(reasons, "its signature is invalid")
+	}
+	if v.Expired {
+		reasons = append(reasons, "it has expired")
+	}
+	if v.Revoked != nil && *v.Revoked {
+		reasons = append(reasons, "it is revoked")
+	}
+	if reasons == nil {
+		return nil
+	}
+	return &failure{status: exitFailed, code: "token_refused", message: "the token is not good: " + strings.Join(reasons, ", ")}
 }
 
 // signatureAlgorithms are those our tokens are signed with.
@@ -92,6 +112,10 @@ func (c *tokenInspect) Run(ctx context.Context, a *app) error {
 		if err != nil {
 			return err
 		}
+		if len(set.Keys) == 0 { // never served
+			v.Signature, v.Reason = signatureUnverified, "this database has no keys yet; give --issuer to verify it"
+			break
+		}
 		v.Signature, v.Reason = verifySignature(token, set)
 	default:
 		v.Signature, v.Reason = signatureUnverified, "give --issuer to verify it"
@@ -101,16 +125,44 @@ func (c *tokenInspect) Run(ctx context.Context, a *app) error {
 			return err
 		}
 	}
-	return a.print(v, v.describe)
+	now := time.Now()
+	if i != nil {
+		now = i.Now()
+	}
+	v.Expired = !v.expiry().IsZero() && !now.Before(v.expiry())
+	if err := a.print(v, v.describe); err != nil {
+		return err
+	}
+	return v.verdict()
 }
 
+// expiry returns when the token expires, or the zero time if it never does.
+func (v inspection) expiry() time.Time {
+	var claims struct {
+		Expires float64 `json:"exp"`
+	}
+	if json.Unmarshal(v.Claims, &claims) != nil || claims.Expires <= 0 {
+		return time.Time{}
+	}
+	return time.Unix(int64(claims.Expires), 0)
+}
+
+// readToken reads a token, with or without the words it has before it in a
+// header (RFC 6750 §2.1).
 func (a *app) readToken() (string, error) {
 	const longest = 64 << 10
 	b, err := io.ReadAll(io.LimitReader(a.stdin, longest))
 	if err != nil {
 		return "", fmt.Errorf("token: %w", err)
 	}
-	return strings.TrimSpace(string(b)), nil
+	words := strings.Fields(string(b))
+	if len(words) > 0 && strings.EqualFold(words[0], "Authorization:") {
+		words = words[1:]
+	}
+	if len(words) == 2 && strings.EqualFold(words[0], "Bearer") {
+		words = words[1:]
+	}
+	return strings.Join(words, " "), nil
 }
 
 // takeApart decodes a JWS in compact form (RFC 7515 §3.1).
@@ -148,7 +200,7 @@ func takeApart(token string) (inspection, error) {
 func verifySignature(token string, set jose.JSONWebKeySet) (state, reason string) {
 	jws, err := jose.ParseSignedCompact(token, signatureAlgorithms())
 	if err != nil {
-		return signatureInvalid, "its alg is none this server signs with"
+		return signatureInvalid, "its algorithm is not one of ES256, RS256, PS256 and EdDSA"
 	}
 	header := jws.Signatures[0].Header
 	candidates := set.Key(header.KeyID)
@@ -163,7 +215,7 @@ func verifySignature(token string, set jose.JSONWebKeySet) (state, reason string
 			return signatureValid, ""
 		}
 	}
-	return signatureInvalid, fmt.Sprintf("the key %q did not make it", header.KeyID)
+	return signatureInvalid, fmt.Sprintf("it was not made with the key %q, or the token was changed afterwards", header.KeyID)
 }
 
 // databaseKeys returns the public half of every signing key, old ones included.
@@ -187,7 +239,7 @@ func databaseKeys(ctx context.Context, r storage.Reader) (jose.JSONWebKeySet, er
 // fetchKeys reads the issuer's metadata (OIDC Discovery §4) and its JWK Set.
 func fetchKeys(ctx context.Context, issuer string) (jose.JSONWebKeySet, error) {
 	if _, err := provider.ParseIssuer(issuer); err != nil {
-		return jose.JSONWebKeySet{}, usage("--"+err.Error(), "")
+		return jose.JSONWebKeySet{}, usage("--issuer "+issuerProblem(issuer, err), "")
 	}
 	var metadata struct {
 		Issuer  string `json:"issuer"`
@@ -290,18 +342,14 @@ func (v inspection) describe(w io.Writer) {
 	default:
 		field(w, "revoked", mark(*v.Revoked, "yes", "no"))
 	}
-	var times struct {
-		IssuedAt float64 `json:"iat"`
-		Expires  float64 `json:"exp"`
+	var issued struct {
+		At float64 `json:"iat"`
 	}
-	if json.Unmarshal(v.Claims, &times) == nil {
-		if times.IssuedAt > 0 {
-			field(w, "issued", instant(time.Unix(int64(times.IssuedAt), 0)).String())
-		}
-		if times.Expires > 0 {
-			end := time.Unix(int64(times.Expires), 0)
-			field(w, "expires", instant(end).String()+mark(end.Before(time.Now()), "   (over)", ""))
-		}
+	if json.Unmarshal(v.Claims, &issued) == nil && issued.At > 0 {
+		field(w, "issued", instant(time.Unix(int64(issued.At), 0)).String())
+	}
+	if end := v.expiry(); !end.IsZero() {
+		field(w, "expires", instant(end).String()+mark(v.Expired, "   (over)", ""))
 	}
 	field(w, "size", fmt.Sprintf("%d bytes", v.Size))
 	field(w, "header", printable(v.Header))
@@ -333,7 +381,7 @@ func printable(b []byte) string {
 // to look into a token, and returns nil without one.
 func (a *app) openExisting(ctx context.Context) (*instance, error) {
 	db := a.common.database(func(string, string, string) {}) // a.open tells the faults
-	if _, err := os.Stat(db.sqlite); db.sqlite != "" && err != nil {
+	if db.mustExist() != nil {
 		return nil, nil
 	}
 	return a.open(ctx)

@@ -48,10 +48,12 @@ func viewUser(u storage.User) userJSON {
 	}
 }
 
+const passwordNote = "   (shown only now; to be changed at the next sign-in)"
+
 func describeUser(w io.Writer, v userJSON) {
 	field(w, "username", v.Username)
 	if v.Password != "" {
-		field(w, "password", v.Password+"   (shown only now)")
+		field(w, "password", v.Password+passwordNote)
 	}
 	field(w, "sub", v.Sub)
 	if v.Email != "" {
@@ -64,17 +66,21 @@ func describeUser(w io.Writer, v userJSON) {
 
 // passwordFlags say where a password comes from: neither, a prompt.
 type passwordFlags struct {
-	PasswordStdin bool `xor:"password" help:"Read the password from standard input, one line."`
+	GeneratePassword bool `xor:"password" help:"Make a random password and show it once."`
+	PasswordStdin    bool `xor:"password" help:"Read the password from standard input, one line."`
 }
 
-// password reads a password; only a terminal is asked twice.
-func (a *app) password(ctx context.Context, fromStdin bool) (string, error) {
-	if fromStdin {
+// password makes or reads a password; only a terminal is asked twice.
+func (a *app) password(ctx context.Context, f passwordFlags) (string, error) {
+	switch {
+	case f.GeneratePassword:
+		return provider.GeneratePassword(), nil
+	case f.PasswordStdin:
 		return unlessInterrupted(ctx, a.readPassword)
 	}
 	terminal, ok := a.stdin.(*os.File)
 	if !ok || !term.IsTerminal(int(terminal.Fd())) {
-		return "", usage("there is no terminal to ask for the password on", "give it with --password-stdin")
+		return "", usage("there is no terminal to ask for the password on", "give it with --password-stdin, or let --generate-password make one")
 	}
 	first, err := a.ask(ctx, terminal, "Password: ")
 	if err != nil {
@@ -143,36 +149,35 @@ func unlessInterrupted[T any](ctx context.Context, read func() (T, error)) (T, e
 }
 
 type userCreate struct {
-	Name             string   `arg:"" help:"Username: to sign in with, in any case."`
-	Email            string   `required:"" placeholder:"ADDRESS" help:"E-mail address."`
-	EmailVerified    bool     `help:"The address is known to be theirs."`
-	Role             []string `sep:"none" placeholder:"ROLE" help:"Role they have; may repeat."`
-	GeneratePassword bool     `xor:"password" help:"Make a random password and show it once."`
+	Name          string   `arg:"" help:"Username: to sign in with, in any case."`
+	Email         string   `required:"" placeholder:"ADDRESS" help:"E-mail address."`
+	EmailVerified bool     `help:"The address is known to be theirs."`
+	Role          []string `sep:"none" placeholder:"ROLE" help:"Role they have; may repeat."`
 	passwordFlags
 }
 
 // Help says what a password has to be.
 func (*userCreate) Help() string {
-	return "A password has at least 15 characters of any kind and does not contain the username, the address or the word signet."
+	return "A password has at least 15 characters of any kind and does not contain the username, the address or the word signet. You know it, so they choose another when they first sign in."
 }
 
 func (*userCreate) Examples() string {
 	return `
 signet user create alice --email alice@example.com --generate-password
-echo "correct horse battery staple" | signet user create bob --email bob@example.com --email-verified --password-stdin`
+echo "correct horse battery staple" | signet user create bob --email bob@example.com --email-verified --role orders-clerk --password-stdin`
 }
 
 func (c *userCreate) Run(ctx context.Context, a *app) error {
-	password := ""
-	if c.GeneratePassword {
-		password = provider.GeneratePassword()
-	} else {
-		var err error
-		if password, err = a.password(ctx, c.PasswordStdin); err != nil {
-			return err
-		}
+	var faults provider.InvalidError
+	single(faults.Add, "--role", c.Role)
+	if err := faults.Err(); err != nil {
+		return err
 	}
-	i, err := a.open(ctx)
+	password, err := a.password(ctx, c.passwordFlags)
+	if err != nil {
+		return err
+	}
+	i, err := a.openOrMake(ctx)
 	if err != nil {
 		return err
 	}
@@ -209,12 +214,12 @@ func (c *userList) Run(ctx context.Context, a *app) error {
 	}
 	return a.print(l, func(w io.Writer) {
 		if len(l.Items) == 0 {
-			fmt.Fprintln(w, "No users yet; `signet user create --help` shows how to make one.")
+			c.none(w, "user")
 			return
 		}
 		fmt.Fprintln(w, "USERNAME\tEMAIL\tROLES\tSTATE\tSUB")
 		for _, v := range l.Items {
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", v.Username, v.Email, words(v.Roles), mark(v.Enabled, "enabled", "disabled"), v.Sub)
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", v.Username, v.Email, shorten(words(v.Roles), widestList), mark(v.Enabled, "enabled", "disabled"), v.Sub)
 		}
 		more(w, l)
 	})
@@ -276,7 +281,7 @@ type userSetPassword struct {
 
 // Help says what it means for tokens that are out.
 func (*userSetPassword) Help() string {
-	return "Tokens from before are refused: whoever knew the old password has nothing left."
+	return "Tokens and sessions from before are refused: whoever knew the old password has nothing left. You know the new one, so they choose another at the next sign-in."
 }
 
 func (*userSetPassword) Examples() string {
@@ -284,11 +289,29 @@ func (*userSetPassword) Examples() string {
 }
 
 func (c *userSetPassword) Run(ctx context.Context, a *app) error {
-	password, err := a.password(ctx, c.PasswordStdin)
+	password, err := a.password(ctx, c.passwordFlags)
 	if err != nil {
 		return err
 	}
-	return a.user(ctx, func(admin *provider.Admin) (storage.User, error) { return admin.SetPassword(ctx, c.Name, password) })
+	i, err := a.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer i.Close()
+	row, err := i.Admin().SetPassword(ctx, c.Name, password)
+	if err != nil {
+		return err
+	}
+	v := viewUser(row)
+	if c.GeneratePassword {
+		v.Password = password
+	}
+	return a.print(v, func(w io.Writer) {
+		fmt.Fprintf(w, "Password of %s replaced. Tokens and sessions from before are refused.\n", v.Username)
+		if v.Password != "" {
+			field(w, "password", v.Password+passwordNote)
+		}
+	})
 }
 
 type userGrantRole struct {
@@ -296,7 +319,7 @@ type userGrantRole struct {
 	Role string `arg:"" help:"Name of the role."`
 }
 
-func (*userGrantRole) Examples() string { return "signet user grant-role alice accounting" }
+func (*userGrantRole) Examples() string { return "signet user grant-role alice orders-clerk" }
 
 func (c *userGrantRole) Run(ctx context.Context, a *app) error {
 	return a.user(ctx, func(admin *provider.Admin) (storage.User, error) { return admin.GrantUserRole(ctx, c.Name, c.Role) })
@@ -312,7 +335,7 @@ func (*userRevokeRole) Help() string {
 	return "Their tokens from before are refused; a refresh brings new ones without the role."
 }
 
-func (*userRevokeRole) Examples() string { return "signet user revoke-role alice accounting" }
+func (*userRevokeRole) Examples() string { return "signet user revoke-role bob orders-clerk" }
 
 func (c *userRevokeRole) Run(ctx context.Context, a *app) error {
 	return a.user(ctx, func(admin *provider.Admin) (storage.User, error) { return admin.RevokeUserRole(ctx, c.Name, c.Role) })
