@@ -64,11 +64,11 @@ func grant(name string) Need {
 // An Outcome is what came of a check.
 type Outcome string
 
-// The three outcomes; a check that was not run says nothing about the issuer.
+// The three outcomes; a check that was skipped says nothing about the issuer.
 const (
-	Passed Outcome = "PASS"
-	Failed Outcome = "FAIL"
-	NotRun Outcome = "NOT RUN"
+	Passed  Outcome = "PASS"
+	Failed  Outcome = "FAIL"
+	Skipped Outcome = "SKIP"
 )
 
 // A Result is a check with its outcome; Reason says what was wrong or missing.
@@ -85,7 +85,7 @@ const checkTimeout = 2 * time.Minute
 func judge(ctx context.Context, e *Env, c Check) Result {
 	for _, n := range c.Needs {
 		if !n.met(e) {
-			return Result{c, NotRun, "needs " + n.what}
+			return Result{c, Skipped, "needs " + n.what}
 		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
@@ -96,10 +96,9 @@ func judge(ctx context.Context, e *Env, c Check) Result {
 	return Result{c, Passed, ""}
 }
 
-// judgeAll reads the issuer's metadata, then runs the checks in their order and
+// judgeAll runs the checks in their order, on metadata that has been read, and
 // hands each result to report. It ends early only when ctx does.
 func judgeAll(ctx context.Context, e *Env, checks []Check, report func(Result)) error {
-	e.readMetadata(ctx)
 	for _, c := range checks {
 		r := judge(ctx, e, c)
 		if err := ctx.Err(); err != nil {

@@ -55,6 +55,9 @@ func (s subject) judge(t *testing.T, connectTo string) []Result {
 		Resource: s.resource, Scope: s.scope, HTTP: newHTTPClient(u, connectTo), Now: time.Now,
 	}
 	defer e.HTTP.CloseIdleConnections()
+	if err := e.readMetadata(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	var results []Result
 	if err := judgeAll(t.Context(), e, checks(), func(r Result) { results = append(results, r) }); err != nil {
 		t.Fatal(err)
@@ -91,7 +94,7 @@ func TestEveryCheckCanFail(t *testing.T) {
 				t.Fatal("no breakage shows that this check can fail")
 			}
 			s, others := signet, honest
-			if honest[c.ID] == NotRun {
+			if honest[c.ID] == Skipped {
 				s, others = fake, nil
 			}
 			proxy, err := breakage.New(t.Context(), s.issuer, c.ID)
@@ -156,13 +159,13 @@ func TestCommandLine(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	t.Run("a check without its credential is not run and not passed", func(t *testing.T) {
+	t.Run("a check without its credential is skipped and not passed", func(t *testing.T) {
 		code, out, _ := command(t, "", nil, "--issuer", s.issuer, "--only", "rfc7662-(foreign|post)")
 		if code != exitOK || lastLine(out) != "1 passed, 0 failed, 1 skipped" {
 			t.Errorf("exit %d:\n%s", code, out)
 		}
-		if !strings.Contains(out, "NOT RUN RFC 7662 §4  ") || !strings.Contains(out, "(needs --client-id with its secret)") {
-			t.Errorf("no NOT RUN line:\n%s", out)
+		if !strings.Contains(out, "SKIP RFC 7662 §4  ") || !strings.Contains(out, "(needs --client-id with its secret)") {
+			t.Errorf("no SKIP line:\n%s", out)
 		}
 	})
 	t.Run("secrets come from standard input, a file and the environment", func(t *testing.T) {
@@ -197,10 +200,30 @@ func TestCommandLine(t *testing.T) {
 			t.Errorf("got %+v", report)
 		}
 	})
-	t.Run("an issuer that is not there fails what it should show", func(t *testing.T) {
-		code, out, _ := command(t, "", nil, "--issuer", "http://127.0.0.1:1")
-		if code != exitFailed || !strings.Contains(out, "FAIL OIDC Discovery §4.2") || strings.Contains(out, "PASS") {
-			t.Errorf("exit %d:\n%s", code, out)
+	t.Run("an issuer that is not there is told in one line", func(t *testing.T) {
+		code, out, errs := command(t, "", nil, "--issuer", "http://127.0.0.1:1")
+		if code != exitFailed || out != "" || strings.Count(errs, "\n") != 1 || !strings.Contains(errs, "cannot be reached") {
+			t.Errorf("exit %d:\n%s%s", code, out, errs)
+		}
+	})
+	t.Run("credentials that are refused are told once, and the rest is judged", func(t *testing.T) {
+		env := map[string]string{"SIGNET_CONFORMANCE_CLIENT_SECRET": "wrong"}
+		code, out, errs := command(t, "", env, "--issuer", s.issuer, "--client-id", "main", "--only", "^rfc8414-issuer$|^rfc7662-active")
+		if strings.Count(errs, "the credentials of --client-id are refused") != 1 || !strings.Contains(out, "PASS RFC 8414 §3.3") {
+			t.Errorf("exit %d:\n%s%s", code, out, errs)
+		}
+		env["SIGNET_CONFORMANCE_CLIENT_SECRET"] = s.client.Secret
+		if _, _, errs := command(t, "", env, "--issuer", s.issuer, "--client-id", "main", "--only", "^rfc8414-issuer$"); errs != "" {
+			t.Errorf("credentials that are good: %s", errs)
+		}
+	})
+	t.Run("a mistake is told after one line of usage, help is whole", func(t *testing.T) {
+		code, out, errs := command(t, "", nil, "--isuer", "x")
+		if code != exitUsage || out != "" || strings.Count(errs, "\n") != 2 || !strings.HasPrefix(errs, "usage: ") || !strings.Contains(errs, "-isuer") {
+			t.Errorf("exit %d:\n%s%s", code, out, errs)
+		}
+		if code, _, errs := command(t, "", nil, "--help"); code != exitOK || !strings.Contains(errs, "-private-key-file") {
+			t.Errorf("exit %d:\n%s", code, errs)
 		}
 	})
 	t.Run("the list names every check", func(t *testing.T) {

@@ -44,9 +44,10 @@ type document struct {
 	err     error          // why it could not be fetched
 }
 
-// readMetadata fetches both metadata documents. A fault is kept with the
-// document, for the checks to report.
-func (e *Env) readMetadata(ctx context.Context) {
+// readMetadata fetches both metadata documents. It fails when neither request
+// was answered; any other fault is kept with its document, for the checks to
+// report.
+func (e *Env) readMetadata(ctx context.Context) error {
 	read := func(address string) document {
 		d := document{url: address}
 		if d.answer, d.err = e.get(ctx, address, nil); d.err != nil {
@@ -59,6 +60,24 @@ func (e *Env) readMetadata(ctx context.Context) {
 	}
 	e.openid = read(strings.TrimSuffix(e.Issuer, "/") + "/.well-known/openid-configuration")
 	e.oauth = read(insertWellKnown(e.Issuer, "oauth-authorization-server"))
+	if e.openid.err != nil && e.oauth.err != nil {
+		return fmt.Errorf("the issuer cannot be reached: %w", e.openid.err)
+	}
+	return nil
+}
+
+// clientRefused says whether the issuer refuses the main client's credentials
+// (RFC 6749 §5.2), which then shows in most of the checks.
+func (e *Env) clientRefused(ctx context.Context) bool {
+	if !e.Client.complete() || e.endpoint("token_endpoint") == "" {
+		return false
+	}
+	a, err := e.postToken(ctx, &e.Client, e.clientCredentials())
+	if err != nil {
+		return false
+	}
+	m, err := a.object()
+	return err == nil && m["error"] == "invalid_client"
 }
 
 // insertWellKnown puts the well-known path between host and path of the issuer

@@ -38,6 +38,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		return exitOK
 	}
 	if err != nil {
+		fmt.Fprintln(stderr, "usage: conformance --issuer URL [flags]; --help lists them")
 		fmt.Fprintln(stderr, "conformance:", err)
 		return exitUsage
 	}
@@ -50,6 +51,13 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	report := printText(stdout)
 	if o.json {
 		report = printJSON(stdout)
+	}
+	if err := o.env.readMetadata(ctx); err != nil {
+		fmt.Fprintln(stderr, "conformance:", err)
+		return exitFailed
+	}
+	if o.env.clientRefused(ctx) {
+		fmt.Fprintln(stderr, "conformance: the credentials of --client-id are refused; checks that need them will fail")
 	}
 	var n tally
 	err = judgeAll(ctx, o.env, o.checks, func(r Result) {
@@ -79,7 +87,7 @@ const usage = `Judge a running issuer against the specifications, from the outsi
   go run ./conformance --issuer http://localhost:8080 --client-id ID --client-secret-file FILE \
       --resource https://orders.example --scope orders:read
 
-A check that lacks a credential or an endpoint is NOT RUN. Secrets come from a file, from
+A check that lacks a credential or an endpoint is skipped. Secrets come from a file, from
 standard input (a line each, the main client's first) or from SIGNET_CONFORMANCE_CLIENT_SECRET
 and SIGNET_CONFORMANCE_SECOND_CLIENT_SECRET.
 
@@ -96,8 +104,7 @@ func parse(args []string, stdin io.Reader, stderr io.Writer, getenv func(string)
 	)
 	e := &Env{Now: time.Now}
 	f := flag.NewFlagSet("conformance", flag.ContinueOnError)
-	f.SetOutput(stderr)
-	f.Usage = func() { fmt.Fprint(stderr, usage); f.PrintDefaults() }
+	f.SetOutput(io.Discard) // mistakes are told by run
 	f.StringVar(&e.Issuer, "issuer", "", "issuer `URL`, exactly as it is configured")
 	f.StringVar(&e.Client.ID, "client-id", "", "confidential client for client_secret_basic and client credentials")
 	first.Flags(f, "")
@@ -114,6 +121,11 @@ func parse(args []string, stdin io.Reader, stderr io.Writer, getenv func(string)
 	f.BoolVar(&o.list, "list", false, "list the checks and end")
 	f.BoolVar(&o.json, "json", false, "report as JSON")
 	if err := f.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			f.SetOutput(stderr)
+			fmt.Fprint(stderr, usage)
+			f.PrintDefaults()
+		}
 		return options{}, err
 	}
 	var faults []error
@@ -171,7 +183,7 @@ func (n *tally) add(o Outcome) {
 		n.passed++
 	case Failed:
 		n.failed++
-	case NotRun:
+	case Skipped:
 		n.skipped++
 	}
 }
@@ -188,7 +200,7 @@ func printText(w io.Writer) reporter {
 			switch r.Outcome {
 			case Failed:
 				fmt.Fprintf(w, "%s %s: %s\n", r.Outcome, r.Check, r.Reason)
-			case NotRun:
+			case Skipped:
 				fmt.Fprintf(w, "%s %s (%s)\n", r.Outcome, r.Check, r.Reason)
 			default:
 				fmt.Fprintf(w, "%s %s\n", r.Outcome, r.Check)
