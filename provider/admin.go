@@ -184,6 +184,31 @@ func (tx change) revoke(ctx context.Context, entry func(kind, value, reason stri
 	return nil
 }
 
+// endGrants revokes what apps hold of a person or a client, and endSessions
+// what browsers hold of a person. Their access tokens are refused by the entry
+// for the person or client that the caller appends afterwards.
+func (tx change) endGrants(ctx context.Context, f storage.GrantFilter, reason string) error {
+	if _, err := tx.RevokeGrants(ctx, f, tx.now, reason); err != nil {
+		return fmt.Errorf("grants: %w", err)
+	}
+	return nil
+}
+
+func (tx change) endSessions(ctx context.Context, userID, reason string) error {
+	if _, err := tx.EndSessions(ctx, userID, "", tx.now, reason); err != nil {
+		return fmt.Errorf("sessions: %w", err)
+	}
+	return nil
+}
+
+// endAccess ends all that was ever signed in as the person.
+func (tx change) endAccess(ctx context.Context, userID, reason string) error {
+	if err := tx.endGrants(ctx, storage.GrantFilter{UserID: userID}, reason); err != nil {
+		return err
+	}
+	return tx.endSessions(ctx, userID, reason)
+}
+
 // unblock lifts what the log still has against a name that is used anew: the
 // tokens of its earlier holder stay refused, those of the new one are not.
 func (tx change) unblock(ctx context.Context, kind, value, reason string) error {

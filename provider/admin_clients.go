@@ -206,6 +206,9 @@ func (a *Admin) setClientEnabled(ctx context.Context, id string, enabled bool) (
 // DeleteClient removes the client for good; its tokens are refused.
 func (a *Admin) DeleteClient(ctx context.Context, id string) error {
 	return a.update(ctx, func(ctx context.Context, tx change) error {
+		if err := tx.endGrants(ctx, storage.GrantFilter{ClientID: id}, eventClientDeleted); err != nil {
+			return err
+		}
 		if err := tx.DeleteClient(ctx, id); err != nil {
 			return object("client", id, err)
 		}

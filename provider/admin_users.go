@@ -123,6 +123,9 @@ func (a *Admin) SetPassword(ctx context.Context, name, password string) (storage
 		if err != nil {
 			return fmt.Errorf("password: %w", err)
 		}
+		if err := tx.endAccess(ctx, u.ID, eventUserPasswordSet); err != nil {
+			return err
+		}
 		if err := tx.revoke(ctx, revocation.Epoch, revocation.KindSubject, u.ID, eventUserPasswordSet); err != nil {
 			return err
 		}
@@ -154,6 +157,12 @@ func (a *Admin) setUserEnabled(ctx context.Context, name string, enabled bool) (
 		if err := tx.SetUserEnabled(ctx, u.ID, enabled, tx.now); err != nil {
 			return object("user", name, err)
 		}
+		if !enabled {
+			// The grants stay: the gate refuses them until the person is back.
+			if err := tx.endSessions(ctx, u.ID, event); err != nil {
+				return err
+			}
+		}
 		if err := tx.revoke(ctx, entry, revocation.KindSubject, u.ID, event); err != nil {
 			return err
 		}
@@ -167,6 +176,9 @@ func (a *Admin) DeleteUser(ctx context.Context, name string) (storage.User, erro
 	var u storage.User
 	err := a.updateUsers(ctx, func(ctx context.Context, tx change) (err error) {
 		if u, err = findUser(ctx, tx, name); err != nil {
+			return err
+		}
+		if err := tx.endAccess(ctx, u.ID, eventUserDeleted); err != nil {
 			return err
 		}
 		if err := tx.DeleteUser(ctx, u.ID); err != nil {
