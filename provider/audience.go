@@ -21,6 +21,7 @@ var oidcScopes = []string{"openid", "profile", "email", "address", "phone", "off
 type wish struct {
 	scopes    []string // requested; empty asks for the default
 	resources []string // requested by RFC 8707
+	inherited bool     // the resources are the grant's, not asked for now
 }
 
 // award is what it gets.
@@ -118,10 +119,13 @@ func (s *snapshot) decide(issuer string, w wish, allowed, held []string, firstPa
 	}
 	// A resource that gets no scope gets no token: otherwise any client could
 	// add any API to its audience and pass where only the audience is checked.
-	for _, uri := range audience {
-		if !slices.ContainsFunc(a.scopes, func(scope string) bool { return s.meaningful(issuer, scope, []string{uri}) }) {
-			return award{}, invalidTarget(fmt.Sprintf("No scope granted belongs to the resource '%s'.", clip(uri)))
-		}
+	bare := func(uri string) bool {
+		return !slices.ContainsFunc(a.scopes, func(scope string) bool { return s.meaningful(issuer, scope, []string{uri}) })
+	}
+	if w.inherited {
+		a.audience = slices.DeleteFunc(slices.Clone(audience), bare)
+	} else if i := slices.IndexFunc(audience, bare); i >= 0 {
+		return award{}, invalidTarget(fmt.Sprintf("No scope granted belongs to the resource '%s'.", clip(audience[i])))
 	}
 	if err := s.shape(&a); err != nil {
 		return award{}, err

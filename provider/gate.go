@@ -71,18 +71,18 @@ func (s *snapshot) within(g storage.Grant, c *client, w wish) (allowed []string,
 	}
 	for _, scope := range w.scopes {
 		if !slices.Contains(g.Scopes, scope) {
-			return nil, w, invalidScope(fmt.Sprintf("The scope %q is not part of the grant.", clip(scope)))
+			return nil, w, invalidScope(fmt.Sprintf("The scope '%s' is not part of the grant.", clip(scope)))
 		}
 	}
 	if len(allowed) == 0 {
 		return nil, w, invalidScope("No scope of the grant is left that this client may ask for.")
 	}
 	if len(w.resources) == 0 {
-		w.resources = g.Resources
+		w.resources, w.inherited = g.Resources, true
 	}
 	for _, resource := range w.resources {
 		if !slices.Contains(g.Resources, resource) {
-			return nil, w, invalidTarget(fmt.Sprintf("The resource %q is not part of the grant.", clip(resource)))
+			return nil, w, invalidTarget(fmt.Sprintf("The resource '%s' is not part of the grant.", clip(resource)))
 		}
 	}
 	return allowed, w, nil

@@ -194,7 +194,10 @@ func TestAccessToken(t *testing.T) {
 // TestDecide in the package provider has all of them.
 func TestAudienceScopeRole(t *testing.T) {
 	onBoth(t, options{}, func(t *testing.T, s *site) {
-		secret := s.register("shop", func(c *storage.Client) { c.Scopes = append(c.Scopes, "openid") })
+		secret := s.register("shop", func(c *storage.Client) {
+			c.GrantTypes, c.RedirectURIs = append(c.GrantTypes, "authorization_code"), []string{"https://shop.example/cb"}
+			c.Scopes = append(c.Scopes, "openid")
+		})
 		stock := s.admin.DefaultResource()
 		stock.URI, stock.Name, stock.Scopes = "https://stock.example", "Stock", []storage.Scope{{Name: "stock:read"}}
 		if _, err := s.admin.CreateResource(t.Context(), stock); err != nil {
