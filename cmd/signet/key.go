@@ -17,6 +17,7 @@ func (*keyCmd) Examples() string { return (*keyList)(nil).Examples() }
 type keyJSON struct {
 	KID       string     `json:"kid"`
 	Alg       string     `json:"alg"`
+	Purpose   string     `json:"purpose"`
 	State     keys.State `json:"state"`
 	PublishAt instant    `json:"publish_at"`
 	SignFrom  instant    `json:"sign_from"`
@@ -45,7 +46,7 @@ func (*keyList) Run(ctx context.Context, a *app) error {
 	}
 	l := list[keyJSON]{Items: []keyJSON{}}
 	for _, k := range infos {
-		l.Items = append(l.Items, keyJSON{k.KID, k.Alg, k.State,
+		l.Items = append(l.Items, keyJSON{k.KID, k.Alg, k.Purpose, k.State,
 			instant(k.PublishAt), instant(k.SignFrom), instant(k.SignUntil), instant(k.RemoveAt)})
 	}
 	return a.print(l, func(w io.Writer) {
@@ -53,9 +54,9 @@ func (*keyList) Run(ctx context.Context, a *app) error {
 			fmt.Fprintln(w, "No keys yet; `signet serve` makes them when it first starts.")
 			return
 		}
-		fmt.Fprintln(w, "KID\tALG\tSTATE\tSIGNS FROM\tUNTIL\tREMOVED")
+		fmt.Fprintln(w, "KID\tALG\tPURPOSE\tSTATE\tSIGNS FROM\tUNTIL\tREMOVED")
 		for _, k := range l.Items {
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", k.KID, k.Alg, k.State, k.SignFrom, k.SignUntil, k.RemoveAt)
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", k.KID, k.Alg, k.Purpose, k.State, k.SignFrom, k.SignUntil, k.RemoveAt)
 		}
 	})
 }

@@ -873,7 +873,7 @@ func TestCommandsWhileServing(t *testing.T) {
 				t.Errorf("key %s is not in the JWK Set", kid)
 			}
 		}
-		if len(keys) != 8 || len(set.Keys) != 8 { // four algorithms, each with its next
+		if len(keys) != 10 || len(set.Keys) != 10 { // four algorithms and the feed, each with its next
 			t.Errorf("%d keys listed, %d published", len(keys), len(set.Keys))
 		}
 		p.must(`signet client delete nightly`)
@@ -968,8 +968,8 @@ func TestFirstStartsAtOnce(t *testing.T) {
 	if slices.Contains(servers[:], nil) {
 		t.Fatal("not all started")
 	}
-	if keys := p.keyIDs(); len(keys) != 8 {
-		t.Errorf("%d keys, want two for each of four algorithms: %v", len(keys), keys)
+	if keys := p.keyIDs(); len(keys) != 10 {
+		t.Errorf("%d keys, want two for each of four algorithms and the feed: %v", len(keys), keys)
 	}
 	secret := p.furnish("nightly")
 	for i, s := range servers {

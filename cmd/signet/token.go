@@ -18,6 +18,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 
 	"github.com/signet-oidc/signet/provider"
+	"github.com/signet-oidc/signet/provider/keys"
 	"github.com/signet-oidc/signet/provider/revocation"
 	"github.com/signet-oidc/signet/storage"
 )
@@ -218,7 +219,8 @@ func verifySignature(token string, set jose.JSONWebKeySet) (state, reason string
 	return signatureInvalid, fmt.Sprintf("it was not made with the key %q, or the token was changed afterwards", header.KeyID)
 }
 
-// databaseKeys returns the public half of every signing key, old ones included.
+// databaseKeys returns the public half of every key that signs or signed
+// tokens, old ones included.
 func databaseKeys(ctx context.Context, r storage.Reader) (jose.JSONWebKeySet, error) {
 	rows, err := r.SigningKeys(ctx)
 	if err != nil {
@@ -226,6 +228,9 @@ func databaseKeys(ctx context.Context, r storage.Reader) (jose.JSONWebKeySet, er
 	}
 	var set jose.JSONWebKeySet
 	for _, row := range rows {
+		if row.Purpose != keys.PurposeToken {
+			continue // what a key of the revocation feed signed is no token
+		}
 		var key jose.JSONWebKey
 		if err := json.Unmarshal([]byte(row.PublicJWK), &key); err != nil {
 			return jose.JSONWebKeySet{}, fmt.Errorf("signing key %s: %w", row.KID, err)

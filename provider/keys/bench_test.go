@@ -20,7 +20,7 @@ func BenchmarkSign(b *testing.B) {
 			}
 		})
 		b.Run(alg+"/raw", func(b *testing.B) {
-			private := ring.signing(alg, testNow).private
+			private := ring.signing(slot{PurposeToken, alg}, testNow).private
 			digest := sha256.Sum256(testClaims)
 			message, opts := digest[:], crypto.SignerOpts(crypto.SHA256)
 			switch alg {

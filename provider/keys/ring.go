@@ -21,8 +21,12 @@ import (
 	"github.com/signet-oidc/signet/storage"
 )
 
-// What a signing key is for, in its row.
-const purposeToken = "token"
+// What a signing key is for, in its row. A key of one purpose signs nothing of
+// the other, and what it signed is never taken for it.
+const (
+	PurposeToken = "token"
+	PurposeFeed  = "feed" // the messages of the revocation feed
+)
 
 // What the symmetric keys are for. A key of one purpose is of no use in another.
 const (
@@ -49,13 +53,33 @@ const JWKSMaxAge = 15 * time.Minute
 // the times in the rows; the JWK Set, the keys Verify accepts and the current
 // MAC keys are those of the time of loading, good until NextChange.
 type Ring struct {
-	signers   map[string][]*key // by algorithm, latest SignFrom first
-	published map[string]*key   // by kid
-	hints     map[string]*key   // by kid: published, or removed within hintMemory
+	signers   map[slot][]*key // latest SignFrom first
+	published map[string]*key // for tokens, by kid
+	hints     map[string]*key // for tokens, by kid: published, or removed within hintMemory
 	secrets   map[string]*secretKeys
 	jwks      []byte
 	etag      string
 	next      time.Time
+}
+
+// slot is a place that one signing key after the other takes.
+type slot struct{ purpose, alg string }
+
+func (s slot) String() string { return s.alg + " " + s.purpose }
+
+func slotOf(k storage.SigningKey) slot { return slot{k.Purpose, k.Alg} }
+
+// slots returns the places that need keys so that tokens can be signed with
+// each of the algorithms, and the revocation feed: none without algorithms.
+func slots(algs []string) []slot {
+	var all []slot
+	for _, alg := range algs {
+		all = append(all, slot{PurposeToken, alg})
+	}
+	if len(algs) > 0 {
+		all = append(all, slot{PurposeFeed, ES256})
+	}
+	return all
 }
 
 // key is a signing key, its row's sealed half put aside.
@@ -92,7 +116,7 @@ func Load(ctx context.Context, store storage.Reader, sealer *Sealer, now time.Ti
 
 func newRing(ctx context.Context, rows []storage.SigningKey, secrets []storage.SealedSecret, sealer *Sealer, now time.Time) (*Ring, error) {
 	r := &Ring{
-		signers:   make(map[string][]*key),
+		signers:   make(map[slot][]*key),
 		published: make(map[string]*key),
 		hints:     make(map[string]*key),
 		secrets:   make(map[string]*secretKeys),
@@ -101,7 +125,7 @@ func newRing(ctx context.Context, rows []storage.SigningKey, secrets []storage.S
 	set := jose.JSONWebKeySet{Keys: []jose.JSONWebKey{}}
 	for _, row := range rows {
 		if gone(row, now) {
-			if row.Purpose != purposeToken || state(row, now) == StateCompromised || ended(row.RemoveAt.Add(hintMemory), now) {
+			if row.Purpose != PurposeToken || state(row, now) == StateCompromised || ended(row.RemoveAt.Add(hintMemory), now) {
 				continue
 			}
 			k, err := openKey(ctx, row, sealer, now)
@@ -119,14 +143,11 @@ func newRing(ctx context.Context, rows []storage.SigningKey, secrets []storage.S
 		if published(row, now) {
 			set.Keys = append(set.Keys, publicJWK(k.public, row.KID, row.Alg))
 		}
-		if row.Purpose != purposeToken {
-			continue
-		}
-		if published(row, now) {
+		if published(row, now) && row.Purpose == PurposeToken {
 			r.published[row.KID], r.hints[row.KID] = k, k
 		}
 		if k.private != nil {
-			r.signers[row.Alg] = append(r.signers[row.Alg], k)
+			r.signers[slotOf(row)] = append(r.signers[slotOf(row)], k)
 		}
 	}
 	for _, list := range r.signers {
@@ -226,9 +247,9 @@ func (r *Ring) changesAt(now time.Time, times ...time.Time) {
 // and removed hours after, and Sign goes by the clock, not by the ring.
 func (r *Ring) NextChange() time.Time { return r.next }
 
-// signing returns the key of the algorithm whose turn it is, or nil.
-func (r *Ring) signing(alg string, now time.Time) *key {
-	for _, k := range r.signers[alg] {
+// signing returns the key whose turn it is, or nil.
+func (r *Ring) signing(s slot, now time.Time) *key {
+	for _, k := range r.signers[s] {
 		if signs(k.row, now) {
 			return k
 		}

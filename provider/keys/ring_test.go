@@ -21,6 +21,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-jose/go-jose/v4"
+
 	"github.com/signet-oidc/signet/storage"
 )
 
@@ -66,9 +68,13 @@ func testRing(t testing.TB) *Ring {
 	return testRows(t).ring(t, testNow)
 }
 
-// of returns the rows of one algorithm: the active one and the next.
+// of returns the rows of one algorithm's token keys: the active one and the next.
 func (rows firstRows) of(alg string) (active, next *storage.SigningKey) {
-	i := slices.IndexFunc(rows.keys, func(k storage.SigningKey) bool { return k.Alg == alg })
+	return rows.in(slot{PurposeToken, alg})
+}
+
+func (rows firstRows) in(s slot) (active, next *storage.SigningKey) {
+	i := slices.IndexFunc(rows.keys, func(k storage.SigningKey) bool { return slotOf(k) == s })
 	return &rows.keys[i], &rows.keys[i+1]
 }
 
@@ -98,8 +104,12 @@ func TestJWKSHoldsExactlyThePublicMembers(t *testing.T) {
 	if err := json.Unmarshal(document, &set); err != nil {
 		t.Fatal(err)
 	}
-	if len(set) != 1 || len(set["keys"]) != 2*len(Algorithms()) {
-		t.Fatalf("not a set of two keys for each algorithm: %s", document)
+	want := make(map[string]int) // by algorithm
+	for _, s := range slots(Algorithms()) {
+		want[s.alg] += 2
+	}
+	if len(set) != 1 {
+		t.Fatalf("not a JWK Set: %s", document)
 	}
 	count := map[string]int{}
 	seen := map[string]bool{}
@@ -125,10 +135,8 @@ func TestJWKSHoldsExactlyThePublicMembers(t *testing.T) {
 			t.Errorf("kid %s is not the thumbprint of %s", k["kid"], required)
 		}
 	}
-	for _, alg := range Algorithms() {
-		if count[alg] != 2 {
-			t.Errorf("%d keys for %s", count[alg], alg)
-		}
+	if !maps.Equal(count, want) || want[ES256] != 4 { // those of the feed too
+		t.Errorf("keys by algorithm: %v, want %v", count, want)
 	}
 }
 
@@ -287,27 +295,82 @@ func TestRetiredKeyVerifiesWithItsPrivateHalfDestroyed(t *testing.T) {
 	}
 }
 
-func TestKeysForOtherPurposesAreOnlyPublished(t *testing.T) {
+// What the feed's keys sign never passes for a token, and no token key signs
+// for the feed, though all are in one JWK Set.
+func TestFeedKeysAndTokenKeysNeverStandInForEachOther(t *testing.T) {
 	rows := testRows(t)
-	feed, err := func() (storage.SigningKey, error) {
-		k := storage.SigningKey{}
-		err := newSigningKey(t.Context(), &k, ES256, testSealer(), testNow)
-		return k, err
-	}()
+	feed, next := rows.in(slot{PurposeFeed, ES256})
+	ring := rows.ring(t, testNow)
+	for _, kid := range []string{feed.KID, next.KID} {
+		if !slices.Contains(kidsIn(t, ring), kid) {
+			t.Error("not published")
+		}
+		if _, _, ok := ring.PublicKey(kid); ok {
+			t.Error("tokens signed by it would be accepted")
+		}
+	}
+	const typBatch = "revocation-batch+jwt"
+	message, err := ring.SignFeed(typBatch, testClaims, testNow)
 	if err != nil {
 		t.Fatal(err)
 	}
-	// As another purpose it is another row: sealed for that one.
-	feed.Purpose, feed.SealedPrivate = "feed", nil
-	feed.PublishAt, feed.SignFrom, feed.SignUntil, feed.RemoveAt = testNow, testNow, testNow.Add(time.Hour), testNow.Add(2*time.Hour)
-	rows.keys = append(rows.keys, feed)
-	ring := rows.ring(t, testNow)
-	if !slices.Contains(kidsIn(t, ring), feed.KID) {
-		t.Error("not published")
+	header, _, _ := strings.Cut(message, ".")
+	if got := decoded(header); got != `{"alg":"ES256","typ":"`+typBatch+`","kid":"`+feed.KID+`"}` {
+		t.Errorf("header %s", got)
 	}
-	if _, _, ok := ring.PublicKey(feed.KID); ok {
-		t.Error("tokens signed by it would be accepted")
+	jws, err := jose.ParseSignedCompact(message, []jose.SignatureAlgorithm{jose.ES256})
+	if err != nil {
+		t.Fatal(err)
 	}
+	var set jose.JSONWebKeySet
+	document, _ := ring.JWKS()
+	if err := json.Unmarshal(document, &set); err != nil {
+		t.Fatal(err)
+	}
+	if claims, err := jws.Verify(set.Key(feed.KID)[0]); err != nil || !bytes.Equal(claims, testClaims) {
+		t.Errorf("the message does not verify: %v", err)
+	}
+	// Whoever held the feed's key could sign anything: it is not accepted.
+	stolen, err := ring.signWith(slot{PurposeFeed, ES256}, typAccess, testClaims, testNow)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, token := range []string{message, stolen} {
+		for _, typ := range []string{typAccess, typBatch, "JWT"} {
+			if _, _, err := ring.Verify(token, typ); !errors.Is(err, ErrInvalidToken) {
+				t.Errorf("accepted as %s: %v", typ, err)
+			}
+			if _, err := ring.VerifyHint(token, typ); !errors.Is(err, ErrInvalidToken) {
+				t.Errorf("accepted as a hint, as %s: %v", typ, err)
+			}
+		}
+	}
+	for _, typ := range []string{typAccess, "JWT", "", "revocation-batch", "statuslist+jwt"} {
+		if _, err := ring.SignFeed(typ, testClaims, testNow); err == nil {
+			t.Errorf("the feed's key signs %q", typ)
+		}
+	}
+	if _, err := ring.Sign(ES256, typBatch, testClaims, testNow); err == nil {
+		t.Error("a token key signs for the feed")
+	}
+
+	next.SignFrom = testNow // its turn comes as with any other
+	message, err = rows.ring(t, testNow).SignFeed(typBatch, testClaims, testNow)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if header, _, _ := strings.Cut(message, "."); !strings.HasSuffix(decoded(header), next.KID+`"}`) {
+		t.Errorf("the next key does not sign: %s", decoded(header))
+	}
+	rows.keys = slices.DeleteFunc(rows.keys, func(k storage.SigningKey) bool { return k.Purpose == PurposeFeed })
+	if _, err := rows.ring(t, testNow).SignFeed(typBatch, testClaims, testNow); !errors.Is(err, ErrNoKey) {
+		t.Errorf("without a key of its own: %v", err)
+	}
+}
+
+func decoded(text string) string {
+	b, _ := base64.RawURLEncoding.DecodeString(text)
+	return string(b)
 }
 
 func TestNextChangeIsWhenTheRowsMeanSomethingElse(t *testing.T) {

@@ -130,6 +130,7 @@ func ended(at, now time.Time) bool { return !at.IsZero() && !now.Before(at) }
 type KeyInfo struct {
 	KID       string    `json:"kid"`
 	Alg       string    `json:"alg"`
+	Purpose   string    `json:"purpose"` // "token", or "feed" for the revocation feed
 	State     State     `json:"state"`
 	PublishAt time.Time `json:"publish_at"`
 	SignFrom  time.Time `json:"sign_from"`
@@ -147,7 +148,7 @@ func List(ctx context.Context, store storage.Reader, now time.Time) ([]KeyInfo, 
 	list := make([]KeyInfo, len(rows))
 	for i, k := range rows {
 		list[i] = KeyInfo{
-			KID: k.KID, Alg: k.Alg, State: state(k, now),
+			KID: k.KID, Alg: k.Alg, Purpose: k.Purpose, State: state(k, now),
 			PublishAt: k.PublishAt, SignFrom: k.SignFrom, SignUntil: k.SignUntil, RemoveAt: k.RemoveAt,
 		}
 	}
@@ -162,8 +163,9 @@ const (
 )
 
 // Ensure makes the keys that the database lacks: for each algorithm that has
-// none left to sign with, one that signs at once and its successor, already
-// published; the MAC keys; and the canary. Where nothing is lacking it writes
+// none left to sign tokens with, and for the revocation feed (not when algs is
+// empty), one that signs at once and its successor, already published; the MAC
+// keys; and the canary. Where nothing is lacking it writes
 // nothing. Of any number of processes that call it at once one makes the keys.
 // ErrWrongKEK when the database was sealed with another key-encryption key:
 // then nothing is made, for new keys in place of unreadable ones would be an
@@ -200,7 +202,7 @@ func Ensure(ctx context.Context, store storage.Store, sealer *Sealer, now time.T
 			return err
 		}
 		for _, pair := range pairs {
-			if !have.lacksKeys(pair[0].Alg, now) {
+			if !have.lacksKeys(slotOf(pair[0]), now) {
 				continue
 			}
 			for _, k := range pair {
@@ -260,9 +262,9 @@ func takeInventory(ctx context.Context, r storage.Reader, sealer *Sealer) (inven
 
 func sealedPurposes() []string { return append(secretPurposes(), purposeCanary) }
 
-func (inv inventory) lacksKeys(alg string, now time.Time) bool {
+func (inv inventory) lacksKeys(place slot, now time.Time) bool {
 	for _, k := range inv.keys {
-		if s := state(k, now); k.Purpose == purposeToken && k.Alg == alg && (s == StateActive || s == StateNext) {
+		if s := state(k, now); slotOf(k) == place && (s == StateActive || s == StateNext) {
 			return false
 		}
 	}
@@ -279,23 +281,23 @@ func (inv inventory) lacksSecret(purpose string, now time.Time) bool {
 }
 
 // makeMissing makes, without touching the database, a pair of signing keys for
-// each algorithm that lacks them, first the active one and then the next, and
+// each slot that lacks them, first the active one and then the next, and
 // a secret for each purpose that lacks one. Keys are made side by side.
 func makeMissing(ctx context.Context, have inventory, sealer *Sealer, now time.Time, schedule Schedule, algs []string) ([][2]storage.SigningKey, []storage.SealedSecret, error) {
-	var lacking []string
-	for _, alg := range algs {
-		if have.lacksKeys(alg, now) {
-			lacking = append(lacking, alg)
+	var lacking []slot
+	for _, s := range slots(algs) {
+		if have.lacksKeys(s, now) {
+			lacking = append(lacking, s)
 		}
 	}
 	pairs := make([][2]storage.SigningKey, len(lacking))
 	faults := make([]error, 2*len(lacking))
 	var wg sync.WaitGroup
-	for i, alg := range lacking {
+	for i, s := range lacking {
 		schedule.firstKeys(&pairs[i], now)
 		for j := range pairs[i] {
 			wg.Go(func() {
-				faults[2*i+j] = newSigningKey(ctx, &pairs[i][j], alg, sealer, now)
+				faults[2*i+j] = newSigningKey(ctx, &pairs[i][j], s, sealer, now)
 			})
 		}
 	}
@@ -318,24 +320,24 @@ func makeMissing(ctx context.Context, have inventory, sealer *Sealer, now time.T
 }
 
 // newSigningKey makes a key pair and fills in all of the row but its times.
-func newSigningKey(ctx context.Context, k *storage.SigningKey, alg string, sealer *Sealer, now time.Time) error {
-	private, err := newPrivateKey(alg)
+func newSigningKey(ctx context.Context, k *storage.SigningKey, s slot, sealer *Sealer, now time.Time) error {
+	private, err := newPrivateKey(s.alg)
 	if err != nil {
-		return fmt.Errorf("make %s key: %w", alg, err)
+		return fmt.Errorf("make %s key: %w", s, err)
 	}
-	if err := sealSigningKey(ctx, k, private, alg, sealer); err != nil {
-		return fmt.Errorf("make %s key: %w", alg, err)
+	if err := sealSigningKey(ctx, k, private, s, sealer); err != nil {
+		return fmt.Errorf("make %s key: %w", s, err)
 	}
 	k.CreatedAt = now
 	return nil
 }
 
-func sealSigningKey(ctx context.Context, k *storage.SigningKey, private crypto.Signer, alg string, sealer *Sealer) error {
+func sealSigningKey(ctx context.Context, k *storage.SigningKey, private crypto.Signer, s slot, sealer *Sealer) error {
 	kid, err := thumbprint(private.Public())
 	if err != nil {
 		return err
 	}
-	public, err := json.Marshal(publicJWK(private.Public(), kid, alg))
+	public, err := json.Marshal(publicJWK(private.Public(), kid, s.alg))
 	if err != nil {
 		return fmt.Errorf("public JWK: %w", err)
 	}
@@ -343,7 +345,7 @@ func sealSigningKey(ctx context.Context, k *storage.SigningKey, private crypto.S
 	if err != nil {
 		return fmt.Errorf("private key: %w", err)
 	}
-	k.KID, k.Alg, k.Purpose, k.PublicJWK = kid, alg, purposeToken, string(public)
+	k.KID, k.Alg, k.Purpose, k.PublicJWK = kid, s.alg, s.purpose, string(public)
 	sealed, err := sealer.Seal(ctx, signingKeyIdentity(*k), der)
 	if err != nil {
 		return err

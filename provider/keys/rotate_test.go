@@ -81,12 +81,12 @@ func TestState(t *testing.T) {
 
 func TestKeyInfoIsWhatTheCommandLinePrints(t *testing.T) {
 	at := testNow
-	got, err := json.Marshal(KeyInfo{KID: "k", Alg: ES256, State: StateNext, PublishAt: at, SignFrom: at, SignUntil: at, RemoveAt: at})
+	got, err := json.Marshal(KeyInfo{KID: "k", Alg: ES256, Purpose: PurposeToken, State: StateNext, PublishAt: at, SignFrom: at, SignUntil: at, RemoveAt: at})
 	if err != nil {
 		t.Fatal(err)
 	}
 	const z = `"2027-03-01T12:00:00Z"`
-	want := `{"kid":"k","alg":"ES256","state":"next","publish_at":` + z + `,"sign_from":` + z + `,"sign_until":` + z + `,"remove_at":` + z + `}`
+	want := `{"kid":"k","alg":"ES256","purpose":"token","state":"next","publish_at":` + z + `,"sign_from":` + z + `,"sign_until":` + z + `,"remove_at":` + z + `}`
 	if string(got) != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}

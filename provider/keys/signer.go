@@ -70,10 +70,36 @@ func suits(alg string, key any) bool {
 // Sign returns claims, a JSON object, as a compact JWS of the given type,
 // signed by the key of the algorithm whose turn it is at now; ErrNoKey when
 // there is none. The header holds alg, typ and kid and nothing else.
+// It signs tokens: not the messages of the revocation feed.
 func (r *Ring) Sign(alg, typ string, claims []byte, now time.Time) (string, error) {
-	k := r.signing(alg, now)
+	if isFeedType(typ) {
+		return "", fmt.Errorf("a token of type %q would pass for a message of the revocation feed", typ)
+	}
+	return r.signWith(slot{PurposeToken, alg}, typ, claims, now)
+}
+
+// SignFeed returns claims, a JSON object, as a message of the revocation feed:
+// a compact JWS (ES256) by the feed's own key whose turn it is at now, of a
+// type revocation-…+jwt and no other; ErrNoKey when there is none. The header
+// holds alg, typ and kid and nothing else.
+func (r *Ring) SignFeed(typ string, claims []byte, now time.Time) (string, error) {
+	if !isFeedType(typ) {
+		return "", fmt.Errorf("the revocation feed has no messages of type %q", typ)
+	}
+	return r.signWith(slot{PurposeFeed, ES256}, typ, claims, now)
+}
+
+// isFeedType reports whether a typ is one of the feed's: what its key signs
+// and no other key does, so that neither passes for the other (RFC 8725 §3.11).
+func isFeedType(typ string) bool {
+	name, ok := strings.CutSuffix(typ, "+jwt")
+	return ok && strings.HasPrefix(name, "revocation-")
+}
+
+func (r *Ring) signWith(s slot, typ string, claims []byte, now time.Time) (string, error) {
+	k := r.signing(s, now)
 	if k == nil {
-		return "", fmt.Errorf("%w for %s", ErrNoKey, alg)
+		return "", fmt.Errorf("%w for %s", ErrNoKey, s)
 	}
 	var room [256]byte
 	header := k.appendHeader(room[:0], typ)
@@ -86,7 +112,7 @@ func (r *Ring) Sign(alg, typ string, claims []byte, now time.Time) (string, erro
 	token = enc.AppendEncode(token, claims)
 	signature, err := k.sign(token)
 	if err != nil {
-		return "", fmt.Errorf("sign with %s key %s: %w", alg, k.row.KID, err)
+		return "", fmt.Errorf("sign with %s key %s: %w", s, k.row.KID, err)
 	}
 	token = append(token, '.')
 	token = enc.AppendEncode(token, signature)

@@ -64,7 +64,7 @@ func TestTokensOfAnotherLibraryVerify(t *testing.T) {
 	ring := testRing(t)
 	for _, alg := range Algorithms() {
 		t.Run(alg, func(t *testing.T) {
-			k := ring.signing(alg, testNow)
+			k := ring.signing(slot{PurposeToken, alg}, testNow)
 			opts := (&jose.SignerOptions{}).WithType(typAccess)
 			signer, err := jose.NewSigner(jose.SigningKey{
 				Algorithm: jose.SignatureAlgorithm(alg),
@@ -101,7 +101,7 @@ func TestHeaderIsAlgTypKidAndNothingElse(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			want := `{"alg":"` + alg + `","typ":"` + typ + `","kid":"` + ring.signing(alg, testNow).row.KID + `"}`
+			want := `{"alg":"` + alg + `","typ":"` + typ + `","kid":"` + ring.signing(slot{PurposeToken, alg}, testNow).row.KID + `"}`
 			if string(header) != want {
 				t.Errorf("got  %s\nwant %s", header, want)
 			}
@@ -111,10 +111,10 @@ func TestHeaderIsAlgTypKidAndNothingElse(t *testing.T) {
 
 func TestVerifyRefuses(t *testing.T) {
 	ring := testRing(t)
-	es := ring.signing(ES256, testNow)
-	rs := ring.signing(RS256, testNow)
-	ps := ring.signing(PS256, testNow)
-	ed := ring.signing(EdDSA, testNow)
+	es := ring.signing(slot{PurposeToken, ES256}, testNow)
+	rs := ring.signing(slot{PurposeToken, RS256}, testNow)
+	ps := ring.signing(slot{PurposeToken, PS256}, testNow)
+	ed := ring.signing(slot{PurposeToken, EdDSA}, testNow)
 	token, err := ring.Sign(ES256, typAccess, testClaims, testNow)
 	if err != nil {
 		t.Fatal(err)
@@ -308,7 +308,7 @@ func (s remoteSigner) Sign(rand io.Reader, digest []byte, opts crypto.SignerOpts
 func TestAnyCryptoSignerSigns(t *testing.T) {
 	for _, alg := range Algorithms() {
 		ring := testRing(t)
-		k := ring.signing(alg, testNow)
+		k := ring.signing(slot{PurposeToken, alg}, testNow)
 		inner := k.private
 		k.private = remoteSigner{Signer: inner}
 		token, err := ring.Sign(alg, typAccess, testClaims, testNow)

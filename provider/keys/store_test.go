@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -61,7 +62,7 @@ func ensure(t *testing.T, store storage.Store, sealer *Sealer, now time.Time, al
 	return Ensure(t.Context(), store, sealer, now, DefaultSchedule(), algs)
 }
 
-// states counts the keys by algorithm and state, as in "ES256 active".
+// states counts the keys by slot and state, as in "ES256 token active".
 func states(t *testing.T, store storage.Store, now time.Time) map[string]int {
 	t.Helper()
 	list, err := List(t.Context(), store, now)
@@ -70,7 +71,7 @@ func states(t *testing.T, store storage.Store, now time.Time) map[string]int {
 	}
 	count := make(map[string]int)
 	for _, k := range list {
-		count[k.Alg+" "+string(k.State)]++
+		count[slot{k.Purpose, k.Alg}.String()+" "+string(k.State)]++
 	}
 	return count
 }
@@ -127,12 +128,12 @@ func TestFirstStartsAtOnceMakeOneSetOfKeys(t *testing.T) {
 			t.FailNow()
 		}
 		got := states(t, stores[0], testNow)
-		for _, alg := range algs {
-			if got[alg+" active"] != 1 || got[alg+" next"] != 1 {
-				t.Errorf("%s: %v", alg, got)
+		for _, s := range slots(algs) {
+			if got[s.String()+" active"] != 1 || got[s.String()+" next"] != 1 {
+				t.Errorf("%s: %v", s, got)
 			}
 		}
-		if len(got) != 2*len(algs) {
+		if len(got) != 2*len(slots(algs)) {
 			t.Errorf("other keys: %v", got)
 		}
 		if n := secretRows(t, stores[0]); n != len(sealedPurposes()) {
@@ -206,11 +207,14 @@ func TestEnsureMakesOnlyWhatIsMissing(t *testing.T) {
 			want map[string]int
 		}{
 			{"no algorithm: MAC keys only", testNow, nil, map[string]int{}},
-			{"one algorithm", testNow, []string{ES256}, map[string]int{"ES256 active": 1, "ES256 next": 1}},
-			{"another joins", testNow.Add(time.Hour), []string{ES256, EdDSA},
-				map[string]int{"ES256 active": 1, "ES256 next": 1, "EdDSA active": 1, "EdDSA next": 1}},
-			{"switched off for a year", testNow.AddDate(1, 0, 0), []string{ES256},
-				map[string]int{"ES256 removed": 2, "ES256 active": 1, "ES256 next": 1, "EdDSA removed": 2}},
+			{"one algorithm", testNow, []string{ES256}, map[string]int{
+				"ES256 token active": 1, "ES256 token next": 1, "ES256 feed active": 1, "ES256 feed next": 1}},
+			{"another joins", testNow.Add(time.Hour), []string{ES256, EdDSA}, map[string]int{
+				"ES256 token active": 1, "ES256 token next": 1, "ES256 feed active": 1, "ES256 feed next": 1,
+				"EdDSA token active": 1, "EdDSA token next": 1}},
+			{"switched off for a year", testNow.AddDate(1, 0, 0), []string{ES256}, map[string]int{
+				"ES256 token removed": 2, "ES256 token active": 1, "ES256 token next": 1,
+				"ES256 feed removed": 2, "ES256 feed active": 1, "ES256 feed next": 1, "EdDSA token removed": 2}},
 		} {
 			if err := ensure(t, store, testSealer(), tt.now, tt.algs...); err != nil {
 				t.Fatalf("%s: %v", tt.name, err)
@@ -221,6 +225,43 @@ func TestEnsureMakesOnlyWhatIsMissing(t *testing.T) {
 			if n := secretRows(t, store); n != len(sealedPurposes()) {
 				t.Errorf("%s: %d sealed secrets", tt.name, n)
 			}
+		}
+	})
+}
+
+// A database from before there was a feed gets its keys, and nothing else new.
+func TestOlderDatabaseGetsTheFeedsKeys(t *testing.T) {
+	onEachEngine(t, func(t *testing.T, open func() storage.Store) {
+		store := open()
+		older := testRows(t)
+		active, next := older.of(ES256)
+		secrets, err := newRows()
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = store.Update(t.Context(), func(ctx context.Context, tx storage.Tx) error {
+			fault := errors.Join(tx.CreateSigningKey(ctx, *active), tx.CreateSigningKey(ctx, *next))
+			for _, s := range secrets.secrets {
+				fault = errors.Join(fault, tx.CreateSealedSecret(ctx, s))
+			}
+			return fault
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := ensure(t, store, testSealer(), testNow, ES256); err != nil {
+			t.Fatal(err)
+		}
+		want := map[string]int{"ES256 token active": 1, "ES256 token next": 1, "ES256 feed active": 1, "ES256 feed next": 1}
+		if got := states(t, store, testNow); fmt.Sprint(got) != fmt.Sprint(want) {
+			t.Errorf("got %v", got)
+		}
+		ring, err := Load(t.Context(), store, testSealer(), testNow)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := ring.SignFeed("revocation-heartbeat+jwt", testClaims, testNow); err != nil {
+			t.Error(err)
 		}
 	})
 }
@@ -312,7 +353,7 @@ func TestFirstStartsWithDifferentKEKsLeaveOneInCharge(t *testing.T) {
 		if won != [2]int{processes / 2, 0} && won != [2]int{0, processes / 2} {
 			t.Errorf("started with either key: %v", won)
 		}
-		if got := states(t, stores[0], testNow); got["ES256 active"] != 1 || got["ES256 next"] != 1 {
+		if got := states(t, stores[0], testNow); got["ES256 token active"] != 1 || got["ES256 token next"] != 1 || len(got) != 4 {
 			t.Errorf("keys: %v", got)
 		}
 	})
@@ -325,9 +366,10 @@ func TestListNeedsNoKEKAndFollowsTheSchedule(t *testing.T) {
 			t.Fatal(err)
 		}
 		list, err := List(t.Context(), store, testNow)
-		if err != nil || len(list) != 2 {
+		if err != nil || len(list) != 4 {
 			t.Fatalf("got %v, %v", list, err)
 		}
+		list = slices.DeleteFunc(list, func(k KeyInfo) bool { return k.Purpose != PurposeToken })
 		s := DefaultSchedule()
 		active, next := list[0], list[1]
 		if active.State != StateActive || !active.SignUntil.Equal(testNow.Add(s.Sign)) || !active.RemoveAt.Equal(active.SignUntil.Add(s.Retire)) {
