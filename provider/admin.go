@@ -72,6 +72,7 @@ const (
 	eventUserDisabled        = "user.disabled"
 	eventUserEnabled         = "user.enabled"
 	eventUserDeleted         = "user.deleted"
+	eventUserInvited         = "user.invited"
 	eventUserPasswordSet     = "user.password_set"
 	eventUserRoleGranted     = "user.role_granted"
 	eventUserRoleRevoked     = "user.role_revoked"

@@ -352,6 +352,31 @@ func TestMustChange(t *testing.T) {
 	}
 }
 
+// The secret of a set-up link is in the link only.
+func TestInvitationIsNotWrittenDown(t *testing.T) {
+	o := newOffice(t)
+	o.furnish()
+	link, expires, err := o.InviteUser(t.Context(), "alice")
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret, ok := strings.CutPrefix(link, "https://login.example.com/setup?link=")
+	if !ok || !strings.HasPrefix(secret, invitationPrefix) || !expires.Equal(o.clock.Add(DefaultPolicy().InvitationLifetime)) {
+		t.Errorf("%s until %s", link, expires)
+	}
+	row, err := o.store.OneTime(t.Context(), invitationKind, invitationHash(secret), o.clock)
+	if err != nil || !row.ExpiresAt.Equal(expires) {
+		t.Fatalf("%+v %v", row, err)
+	}
+	events, err := o.store.AuditEvents(t.Context(), storage.Page{Limit: 100})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if all := fmt.Sprintf("%+v %+v", row, events); strings.Contains(all, secret) {
+		t.Errorf("it is in the database: %s", all)
+	}
+}
+
 // Every act leaves one row in the audit log that names what it was done to.
 func TestAuditNamesItsObject(t *testing.T) {
 	o := newOffice(t)
@@ -384,6 +409,7 @@ func TestAuditNamesItsObject(t *testing.T) {
 		{eventUserRoleGranted, "", `"role":"auditor"`, true, func() error { return drop(o.GrantUserRole(ctx, "alice", "auditor")) }},
 		{eventUserRoleRevoked, "", `"role":"auditor"`, true, func() error { return drop(o.RevokeUserRole(ctx, "alice", "auditor")) }},
 		{eventUserPasswordSet, "", "", true, func() error { return drop(o.SetPassword(ctx, "alice", "another horse battery")) }},
+		{eventUserInvited, "", `"expires_at":"2026-`, true, func() error { return dropTwo(o.InviteUser(ctx, "alice")) }},
 		{eventUserDisabled, "", "", true, func() error { return drop(o.DisableUser(ctx, "alice")) }},
 		{eventUserEnabled, "", "", true, func() error { return drop(o.EnableUser(ctx, "alice")) }},
 		{eventUserDeleted, "", `"username":"Alice"`, true, func() error { return drop(o.DeleteUser(ctx, "alice")) }},

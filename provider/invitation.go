@@ -21,6 +21,35 @@ const (
 	invitationPrefix = "sgi_" // lets secret scanners recognise one
 )
 
+// InviteUser makes a set-up link for the user whose username, e-mail address or
+// sub is name: whoever opens it before expires chooses the user's password. It
+// needs the issuer, below which the link is. A password set later spends it.
+func (a *Admin) InviteUser(ctx context.Context, name string) (link string, expires time.Time, err error) {
+	if a.issuer == "" {
+		return "", time.Time{}, &InvalidError{Faults: []Fault{{"issuer", "is not known yet, and the link begins with it", "serve this database once, or name the issuer"}}}
+	}
+	err = a.updateUsers(ctx, func(ctx context.Context, tx change) error {
+		u, err := findUser(ctx, tx, name)
+		if err != nil {
+			return err
+		}
+		if !u.Enabled {
+			return &InvalidError{Faults: []Fault{{fmt.Sprintf("user %q", name), "is disabled and could not sign in", "enable the user first"}}}
+		}
+		expires = tx.now.Add(a.policy.InvitationLifetime)
+		secret, row := newInvitation(u.ID, tx.now, expires)
+		if err := tx.UseOnce(ctx, row, tx.now); err != nil {
+			return fmt.Errorf("invitation: %w", err)
+		}
+		link = a.issuer + PathSetUp + "?link=" + secret
+		return tx.audit(ctx, eventUserInvited, u.ID, "", map[string]any{"expires_at": expires.Format(time.RFC3339)})
+	})
+	if err != nil {
+		return "", time.Time{}, err
+	}
+	return link, expires, nil
+}
+
 // newInvitation returns the secret of a set-up link, with which the user can
 // choose a password once, and the row that Tx.UseOnce stores of it.
 func newInvitation(userID string, now, expires time.Time) (link string, row storage.OneTime) {
@@ -48,6 +77,9 @@ func (p *Provider) Invitee(ctx context.Context, link string) (storage.User, erro
 	}
 	if err != nil {
 		return storage.User{}, fmt.Errorf("invitation: %w", err)
+	}
+	if err := standing(ctx, p.store, row); err != nil {
+		return storage.User{}, err
 	}
 	user, err := p.store.User(ctx, row.Subject)
 	if errors.Is(err, storage.ErrNotFound) || err == nil && !user.Enabled {
@@ -77,13 +109,32 @@ func (p *Provider) UseInvitation(ctx context.Context, link, password string) (st
 	}
 	now := p.now()
 	err = p.store.Update(ctx, func(ctx context.Context, tx storage.Tx) error {
-		if _, err := tx.TakeOnce(ctx, invitationKind, invitationHash(link), now); err != nil {
-			if errors.Is(err, storage.ErrConsumed) {
-				return ErrInvitation
-			}
+		row, err := tx.TakeOnce(ctx, invitationKind, invitationHash(link), now)
+		if errors.Is(err, storage.ErrConsumed) {
+			return ErrInvitation
+		}
+		if err != nil {
 			return fmt.Errorf("invitation: %w", err)
+		}
+		if err := standing(ctx, tx, row); err != nil {
+			return err
 		}
 		return p.setPassword(ctx, tx, user.ID, hash, "", now, eventInvitationUsed)
 	})
 	return user, err
+}
+
+// standing returns ErrInvitation when the user got a password after the link
+// was made: an older link that still lies in a mailbox must not replace it.
+func standing(ctx context.Context, r storage.Reader, row storage.OneTime) error {
+	password, err := r.Password(ctx, row.Subject)
+	switch {
+	case errors.Is(err, storage.ErrNotFound):
+		return nil
+	case err != nil:
+		return fmt.Errorf("password: %w", err)
+	case password.UpdatedAt.After(row.CreatedAt):
+		return ErrInvitation
+	}
+	return nil
 }

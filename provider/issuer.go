@@ -17,6 +17,7 @@ const (
 	PathIntrospection = "/introspect"
 	PathRevocation    = "/revoke"
 	PathJWKS          = "/jwks"
+	PathSetUp         = "/setup" // where set-up links lead; a page of web's
 )
 
 // RequestIDHeader carries the id under which the log knows a request.

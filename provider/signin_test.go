@@ -228,9 +228,18 @@ func TestInvitation(t *testing.T) {
 		_, err = d.p.UseInvitation(ctx, link, housePassword)
 		must(t, err)
 		d.signIn("carol")
+		// One of several links, or a password set in another way, ends the rest.
+		one, other := invite(), invite()
+		d.later(time.Second)
+		_, err = d.p.UseInvitation(ctx, one, "an owl between two oaks")
+		must(t, err)
+		before := invite()
+		d.later(time.Second)
+		_, err = d.admin.SetPassword(ctx, "carol", housePassword)
+		must(t, err)
 		expired := invite()
 		d.later(d.p.policy.InvitationLifetime)
-		for name, bad := range map[string]string{"used": link, "expired": expired, "made up": invitationPrefix + "x", "": ""} {
+		for name, bad := range map[string]string{"used": link, "beside a used one": other, "before a new password": before, "expired": expired, "made up": invitationPrefix + "x", "": ""} {
 			if _, err := d.p.UseInvitation(ctx, bad, housePassword); !errors.Is(err, ErrInvitation) {
 				t.Errorf("%s: %v", name, err)
 			}

@@ -18,7 +18,7 @@ const (
 	pathSelect        = "/select"
 	pathConsent       = "/consent"
 	pathConfirmLogout = "/logout/confirm"
-	pathSetup         = "/setup"
+	pathSetup         = provider.PathSetUp
 	pathAccount       = "/account"
 	pathEndSession    = "/account/sessions/end"
 	pathEndOthers     = "/account/sessions/end-others"

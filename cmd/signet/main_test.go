@@ -149,6 +149,7 @@ func settle(p *place, text string) string {
 		{`(?m)^time=.*\n`, ""},
 		{`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ`, "TIME"},
 		{`sgs_[A-Za-z0-9_-]{43}`, "SECRET"},
+		{`sgi_[A-Za-z0-9_-]{43}`, "INVITATION"},
 		{`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`, "UUID"},
 		{`\b[2-9bcdfghjkmnpqrstvwxyz]{5}(-[2-9bcdfghjkmnpqrstvwxyz]{5}){3}\b`, "PASSWORD"},
 		{`\b[2-9bcdfghjkmnpqrstvwxyz]{4}(-[2-9bcdfghjkmnpqrstvwxyz]{4}){2}\b`, "RANDOM"},

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,6 +23,7 @@ type userCmd struct {
 	Disable     userDisable     `cmd:"" help:"Stop a user at once."`
 	Enable      userEnable      `cmd:"" help:"Let a disabled user sign in again."`
 	SetPassword userSetPassword `cmd:"" help:"Replace a user's password."`
+	Invite      userInvite      `cmd:"" help:"Make a link with which a user chooses a password."`
 	GrantRole   userGrantRole   `cmd:"" help:"Give a user a role."`
 	RevokeRole  userRevokeRole  `cmd:"" help:"Take a role from a user."`
 	Delete      userDelete      `cmd:"" help:"Remove a user for good."`
@@ -311,6 +313,48 @@ func (c *userSetPassword) Run(ctx context.Context, a *app) error {
 		if v.Password != "" {
 			field(w, "password", v.Password+passwordNote)
 		}
+	})
+}
+
+type userInvite struct {
+	userArg
+	Issuer string `placeholder:"URL" help:"What the link begins with. Without it: the issuer this database was last served as."`
+}
+
+// Help says whom the link makes of its bearer.
+func (*userInvite) Help() string {
+	return "The link works once, for 24 hours, and until a password is set in any other way. Whoever has it becomes the user: send it on a way that only they read. If they have a password already, the new one takes its place and ends their sessions and tokens."
+}
+
+func (*userInvite) Examples() string {
+	return "signet user invite alice --issuer http://localhost:8080"
+}
+
+type invitationJSON struct {
+	SetupURL  string  `json:"setup_url"`
+	ExpiresAt instant `json:"expires_at"`
+}
+
+func (c *userInvite) Run(ctx context.Context, a *app) error {
+	if c.Issuer != "" {
+		if _, err := provider.ParseIssuer(c.Issuer); err != nil {
+			return &provider.InvalidError{Faults: []provider.Fault{{Field: "--issuer", Problem: issuerProblem(c.Issuer, err)}}}
+		}
+	}
+	i, err := a.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer i.Close()
+	i.issuer = cmp.Or(c.Issuer, i.issuer)
+	link, expires, err := i.Admin().InviteUser(ctx, c.Name)
+	if err != nil {
+		return err
+	}
+	v := invitationJSON{SetupURL: link, ExpiresAt: instant(expires)}
+	return a.print(v, func(w io.Writer) {
+		field(w, "link", v.SetupURL)
+		field(w, "expires", v.ExpiresAt.String())
 	})
 }
 
