@@ -57,6 +57,7 @@ type ConsentView struct {
 	FirstParty           bool
 	Native               bool   // answers go to a program on this device: always asked
 	RedirectHost         string // where the answer goes: the host, or the scheme
+	NewHost              bool   // answers went elsewhere when the person was asked before
 	Username             string
 	Groups               []ScopeGroup
 	Offline              bool          // goes on after signing out
@@ -84,6 +85,7 @@ type plan struct {
 	consents  []storage.Consent // that the grant rests on
 	missing   []storage.Consent // those of them that are not there, or not explicit where that is needed
 	unwritten []storage.Consent // those of them that have no row at all
+	newHost   bool              // there is consent, but none to where the answer goes
 }
 
 // Next decides what comes next for the authorization, of which s is who is
@@ -182,7 +184,7 @@ func (p *Provider) weigh(ctx context.Context, a *Authorization, s *SignedIn, con
 	}
 	o.signedIn, o.subject, o.authTime, o.acr = true, s.User.ID, s.Session.AuthTime, s.Session.ACR
 	o.signedInHere, o.selectedHere = a.SignedIn == s.Session.ID, a.Selected == s.Session.ID
-	o.consentMissing = len(pl.missing) > 0
+	o.consentMissing = len(pl.missing) > 0 || pl.newHost
 	return decide(o), pl, nil
 }
 
@@ -215,6 +217,9 @@ func (p *Provider) plan(ctx context.Context, a *Authorization, s *SignedIn) (*pl
 	if err != nil {
 		return nil, fmt.Errorf("consents: %w", err)
 	}
+	// The operator may speak for a person to apps of the house, but not for what
+	// goes on after signing out (OIDC Core §11).
+	explicit := pl.offline || !c.FirstParty
 	have := consentsOf(rows)
 	for _, scope := range pl.scopes {
 		key := consentKey{scope, q.view.ownerOf(p.issuer.String(), scope)}
@@ -224,11 +229,19 @@ func (p *Provider) plan(ctx context.Context, a *Authorization, s *SignedIn) (*pl
 		if !there {
 			pl.unwritten = append(pl.unwritten, row)
 		}
-		// The operator may speak for a person to apps of the house, but not
-		// for what goes on after signing out (OIDC Core §11).
-		if needsExplicit := pl.offline || !c.FirstParty; needsExplicit && (!there || implicit) {
+		if explicit && (!there || implicit) {
 			pl.missing = append(pl.missing, row)
 		}
+	}
+	// Consent is to an app at an address. An app that moves, or whose
+	// registration somebody changed, is asked about again. Answers to this
+	// device are asked about always.
+	if explicit && len(rows) > 0 && !needsNative(q.redirectURI) {
+		known, err := p.store.ConsentHost(ctx, s.User.ID, c.ID, redirectHost(q.redirectURI))
+		if err != nil {
+			return nil, fmt.Errorf("consents: %w", err)
+		}
+		pl.newHost = !known
 	}
 	return pl, nil
 }
@@ -255,7 +268,7 @@ func (p *Provider) consentView(a *Authorization, s *SignedIn, pl *plan) *Consent
 	c := q.client
 	view := &ConsentView{
 		ClientID: c.ID, ClientName: c.Name, Unverified: c.Origin != originOperator, FirstParty: c.FirstParty,
-		Native: needsNative(q.redirectURI), RedirectHost: redirectHost(q.redirectURI), Username: s.User.Username,
+		Native: needsNative(q.redirectURI), RedirectHost: redirectHost(q.redirectURI), NewHost: pl.newHost, Username: s.User.Username,
 		Groups: p.scopeGroups(q.view.snapshot, pl.consents, pl.missing), Offline: pl.offline,
 	}
 	switch {

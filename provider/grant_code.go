@@ -35,6 +35,7 @@ type approval struct {
 	grant    storage.Grant
 	consents []storage.Consent // to be written with it
 	asked    bool              // the person was asked
+	host     string            // where the answer goes, in the words of the page
 }
 
 func (a *approval) Clone() fosite.Session {
@@ -68,6 +69,7 @@ func (p *Provider) issueCode(ctx context.Context, a *Authorization, s *SignedIn,
 		},
 		consents: consents,
 		asked:    !silent,
+		host:     redirectHost(q.redirectURI),
 	}
 	answer, err := p.fosite.NewAuthorizeResponse(ctx, q.fosite, ap)
 	if err != nil {
@@ -118,6 +120,9 @@ func (p *Provider) createGrant(ctx context.Context, ap *approval) (storage.Grant
 		}
 		if !ap.asked {
 			return nil
+		}
+		if err := tx.PutConsentHost(ctx, g.UserID, g.ClientID, ap.host, g.CreatedAt); err != nil {
+			return fmt.Errorf("consent: %w", err)
 		}
 		return audit(ctx, tx, g.CreatedAt, eventConsentGranted, g.UserID, g.UserID, g.ClientID, map[string]any{"scope": strings.Join(g.Scopes, " ")})
 	})

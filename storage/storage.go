@@ -128,6 +128,8 @@ type Reader interface {
 	Consents(ctx context.Context, userID, clientID string) ([]Consent, error)
 	// ConsentsOfUser returns all the user's consents, by client, resource and scope.
 	ConsentsOfUser(ctx context.Context, userID string) ([]Consent, error)
+	// ConsentHost reports whether PutConsentHost stored the host.
+	ConsentHost(ctx context.Context, userID, clientID, host string) (bool, error)
 	// Grant returns the grant, live or not, or ErrNotFound.
 	Grant(ctx context.Context, id string) (Grant, error)
 	// GrantsOfUser returns the user's grants that are neither revoked nor
@@ -265,8 +267,11 @@ type Tx interface {
 	// that an explicit one replaces an implicit one. ErrReference when a user
 	// or client does not exist.
 	PutConsents(ctx context.Context, consents []Consent) error
-	// DeleteConsents removes all that the user lets the client do and returns
-	// how many there were.
+	// PutConsentHost stores that the user agreed that the client's answers go to
+	// the host. Again changes nothing. ErrReference as for PutConsents.
+	PutConsentHost(ctx context.Context, userID, clientID, host string, at time.Time) error
+	// DeleteConsents removes all that the user lets the client do, hosts
+	// included, and returns how many consents there were.
 	DeleteConsents(ctx context.Context, userID, clientID string) (int, error)
 
 	// CreateGrant inserts a grant whose code is not used yet. Only the columns

@@ -82,7 +82,7 @@ func samples(locale *Locale) map[string]templ.Component {
 	private := native
 	private.Client, private.Host = unbroken, "com.example.app"
 	rtl := consent
-	rtl.Client = arabic
+	rtl.Client, rtl.NewHost = arabic, true
 
 	login := LoginView{Page: page, Form: form, Client: &shop, CanCancel: true}
 	hinted := login

@@ -96,6 +96,9 @@ type ConsentView struct {
 	// Host is where the answer goes: the host of the redirect URI, with its
 	// port when it has one, or the scheme of a private-use one.
 	Host string
+	// NewHost marks a host that answers to the client did not go to when the
+	// person allowed it before.
+	NewHost bool
 	// OnDevice marks loopback and private-use redirect URIs: any program on
 	// the device may pose as the client (RFC 8252 §8.6).
 	OnDevice bool

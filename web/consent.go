@@ -22,6 +22,7 @@ func (s *Server) showConsent(w http.ResponseWriter, r *http.Request, a *provider
 			Client:   templates.Client{ID: c.ClientID, Name: c.ClientName, Trust: trust(c.FirstParty, c.Unverified)},
 			Username: c.Username,
 			Host:     c.RedirectHost,
+			NewHost:  c.NewHost,
 			OnDevice: c.Native,
 			Groups:   scopeGroups(c.Groups),
 			Access:   access(c),

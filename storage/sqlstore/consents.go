@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"slices"
+	"time"
 
 	"github.com/signet-oidc/signet/storage"
 )
@@ -32,6 +33,14 @@ func (r *Reader) consents(ctx context.Context, where string, args ...any) ([]sto
 	return list, wrap(err, "list consents")
 }
 
+// ConsentHost implements storage.Reader.
+func (r *Reader) ConsentHost(ctx context.Context, userID, clientID, host string) (bool, error) {
+	var n int
+	err := r.db.QueryRow(ctx, `SELECT COUNT(*) FROM consent_hosts WHERE user_id = $1 AND client_id = $2 AND host = $3`,
+		userID, clientID, host).Scan(&n)
+	return n > 0, wrap(err, "read consent host")
+}
+
 // PutConsents implements storage.Tx.
 func (t *Tx) PutConsents(ctx context.Context, consents []storage.Consent) error {
 	for _, c := range consents {
@@ -47,8 +56,18 @@ func (t *Tx) PutConsents(ctx context.Context, consents []storage.Consent) error 
 	return nil
 }
 
+// PutConsentHost implements storage.Tx.
+func (t *Tx) PutConsentHost(ctx context.Context, userID, clientID, host string, at time.Time) error {
+	_, err := t.db.Exec(ctx, `INSERT INTO consent_hosts (user_id, client_id, host, granted_at) VALUES ($1, $2, $3, $4)
+		ON CONFLICT (user_id, client_id, host) DO NOTHING`, userID, clientID, host, at)
+	return wrap(err, "store consent host")
+}
+
 // DeleteConsents implements storage.Tx.
 func (t *Tx) DeleteConsents(ctx context.Context, userID, clientID string) (int, error) {
+	if _, err := t.db.Exec(ctx, `DELETE FROM consent_hosts WHERE user_id = $1 AND client_id = $2`, userID, clientID); err != nil {
+		return 0, wrap(err, "delete consent hosts")
+	}
 	n, err := t.db.Exec(ctx, `DELETE FROM consents WHERE user_id = $1 AND client_id = $2`, userID, clientID)
 	return int(n), wrap(err, "delete consents")
 }

@@ -99,6 +99,29 @@ func testConsents(t *testing.T, s storage.Store) {
 	other, err := s.ConsentsOfUser(t.Context(), "u2")
 	same(t, "consents of the other", other, err, []storage.Consent{consent("u2", "c1", api, "write", true, 0)})
 
+	host := func(user, client, host string) error {
+		return s.Update(t.Context(), func(ctx context.Context, tx storage.Tx) error {
+			return tx.PutConsentHost(ctx, user, client, host, noon)
+		})
+	}
+	known := func(user, client, host string, want bool) {
+		t.Helper()
+		got, err := s.ConsentHost(t.Context(), user, client, host)
+		same(t, "host "+host, got, err, want)
+	}
+	known("u1", "c1", "a.example", false)
+	for range 2 {
+		wantErr(t, host("u1", "c1", "a.example"), nil)
+	}
+	wantErr(t, host("u1", "c1", "b.example:8443"), nil)
+	wantErr(t, host("u1", "c2", "a.example"), nil)
+	known("u1", "c1", "a.example", true)
+	known("u1", "c1", "b.example:8443", true)
+	known("u1", "c1", "b.example", false)
+	known("u2", "c1", "a.example", false)
+	wantErr(t, host("nobody", "c1", "a.example"), storage.ErrReference)
+	wantErr(t, host("u1", "none", "a.example"), storage.ErrReference)
+
 	wantErr(t, put(consent("nobody", "c1", api, "x", false, 0)), storage.ErrReference)
 	wantErr(t, put(consent("u1", "none", api, "x", false, 0)), storage.ErrReference)
 
@@ -109,6 +132,8 @@ func testConsents(t *testing.T, s storage.Store) {
 			return err
 		})
 	}
+	known("u1", "c1", "a.example", false)
+	known("u1", "c2", "a.example", true)
 	all, err = s.ConsentsOfUser(t.Context(), "u1")
 	same(t, "consents left", all, err, []storage.Consent{consent("u1", "c2", api, "write", false, 0)})
 	update(t, s, func(ctx context.Context, tx storage.Tx) error {
