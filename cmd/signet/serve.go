@@ -122,6 +122,9 @@ func (a *app) start(ctx context.Context, cfg Config) (_ *running, err error) {
 	if s.store, err = a.openStore(ctx, cfg.Database, cfg.Migrate); err != nil {
 		return nil, err
 	}
+	if s.store, err = a.withFailpoints(s.store); err != nil {
+		return nil, err
+	}
 	sealer, err := a.openSealer(ctx, cfg.Database, cfg.KEK, s.store)
 	if err != nil {
 		return nil, err

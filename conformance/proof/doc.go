@@ -1,0 +1,33 @@
+// Package proof holds claims about running processes, each proven on the
+// program as it is built: one server over a SQLite file, or several replicas
+// over one PostgreSQL, killed, restarted and raced against, and then judged by
+// what their clients were told. It has tests only.
+//
+// A test begins with onBoth, which runs it on a deployment on either database:
+//
+//	onBoth(t, func(t *testing.T, d *deployment) {
+//		d.start(d.replicas())                     // 3 on PostgreSQL, 1 on SQLite
+//		app := d.app("shop")                      // registers, by the command line
+//		b := d.browser(d.person("ada"))           // a browser of its own
+//		code := b.code(app)                       // through the real pages
+//		tokens := app.redeem(code)                // at any server that is up
+//		d.servers()[0].kill()                     // SIGKILL, by its process id
+//		d.start(1)
+//	})
+//
+// The issuer is the address of a proxy in front of the servers, so that any
+// client can be pointed at it; the browsers and apps of a test go past it to
+// the servers, one chosen for each request unless at names it, and so see the
+// connection break when one dies. Files:
+//
+//	main_test.go        what is built, the flags
+//	deployment_test.go  a database and the servers over it
+//	browser_test.go     a person's browser; app_test.go: an app's requests
+//
+// The binary is built once; deployments made with faulty get one built with the
+// tag faults, which dies where SIGNET_FAILPOINT says (cmd/signet/faults.go).
+// Each claim has a short form, for every run of the tests, and a long one:
+//
+//	go test ./conformance/proof -long          (or SIGNET_LONG=1)
+//	go test ./conformance/proof -raced         servers under the race detector
+package proof
