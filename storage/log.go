@@ -21,17 +21,18 @@ type Revocation struct {
 	Effect    string    // "block" refuses outright, "epoch" refuses what was issued before NotBefore
 	NotBefore time.Time // for epochs
 	Until     time.Time // when nothing it could concern is still valid; zero: never
-	Reason    string
-	Chain     []byte // SHA-256 over the previous entry's Chain and this entry
+	Reason    string    // for operators; it never leaves the database
+	Chain     []byte    // SHA-256 over the previous entry's Chain and this entry
 	CreatedAt time.Time
 }
 
 // ChainAfter returns the entry's chain hash, given that of the entry before it
 // (nil for the first entry of a feed). Whoever follows the log computes it
-// again, so this encoding is for ever:
+// again, from what a verifier is told and nothing else, so this encoding is
+// for ever:
 //
 //	SHA-256( field(prev) ‖ int(seq) ‖ field(kind) ‖ field(hash) ‖ field(effect)
-//	       ‖ int(not_before) ‖ int(until) ‖ field(reason) ‖ int(created_at) )
+//	       ‖ int(not_before) ‖ int(until) ‖ int(created_at) )
 //
 // where int is a signed 64-bit big-endian integer, times are Unix milliseconds
 // (0 for the zero time), and field is a value's length in bytes as such an
@@ -54,10 +55,16 @@ func (r Revocation) ChainAfter(prev []byte) []byte {
 	field([]byte(r.Effect))
 	when(r.NotBefore)
 	when(r.Until)
-	field([]byte(r.Reason))
 	when(r.CreatedAt)
 	sum := sha256.Sum256(b)
 	return sum[:]
+}
+
+// RevocationLog says how far the log is.
+type RevocationLog struct {
+	FeedID string // another one is another log: no position in this one means anything there
+	Seq    int64  // of the last entry; 0 while there was none
+	Chain  []byte // of the last entry; nil while there was none
 }
 
 // AuditEvent records who did what to whom. It never holds a secret.

@@ -56,6 +56,18 @@ type Store interface {
 	// cannot be committed: Update returns that error even if fn returns nil.
 	Update(ctx context.Context, fn func(ctx context.Context, tx Tx) error) error
 
+	// View runs fn in a read-only transaction: all that r returns is of one
+	// moment, which is not before the call. It may read for longer than
+	// other calls may take; what it returns is fn's error, or ErrUnavailable.
+	View(ctx context.Context, fn func(ctx context.Context, r Reader) error) error
+
+	// Changes returns a channel that can be read soon after entries were
+	// appended to the revocation log, by this process or another, until ctx
+	// ends. Several entries may be announced once, and now and then it can be
+	// read for nothing. It is a hint that makes waiting short, not a promise:
+	// an announcement may be lost, so whoever must see an entry also polls.
+	Changes(ctx context.Context) <-chan struct{}
+
 	// Now returns the time of the database's clock, so that a replica can
 	// measure its own clock against the one all replicas share.
 	Now(ctx context.Context) (time.Time, error)
@@ -119,6 +131,19 @@ type Reader interface {
 	// whose Until is after now, in no particular order. An entry that has ended
 	// never lets an earlier one for its key count again.
 	Revocations(ctx context.Context, keys []RevocationKey, now time.Time) ([]Revocation, error)
+	// RevocationLog returns how far the log is, or ErrNotFound when it was not
+	// started yet.
+	RevocationLog(ctx context.Context) (RevocationLog, error)
+	// RevocationsAfter returns the first limit entries whose sequence number is
+	// greater than seq, in its order. Since commit order is that order, whoever
+	// has read up to a number never finds a lower one later; those that have
+	// ended may be missing.
+	RevocationsAfter(ctx context.Context, seq int64, limit int) ([]Revocation, error)
+	// EachRevocation hands visit, one by one and in no particular order, the
+	// entries that count at now: the latest for each key, if its Until is after
+	// now. Reason, Chain and CreatedAt are left out. visit's error ends it and
+	// is returned. Inside View it goes with the RevocationLog read there.
+	EachRevocation(ctx context.Context, now time.Time, visit func(Revocation) error) error
 
 	// Session returns the session, live or not, or ErrNotFound.
 	Session(ctx context.Context, id string) (Session, error)
@@ -232,6 +257,10 @@ type Tx interface {
 	// r.Chain are ignored. A transaction that also locks the registry must do
 	// that first: the other order would deadlock, so it is an error.
 	AppendRevocation(ctx context.Context, r Revocation) (seq int64, err error)
+
+	// StartRevocationLog makes an empty log with a feed id of its own, unless
+	// there is one.
+	StartRevocationLog(ctx context.Context) error
 
 	// AppendAudit adds an audit event. ErrExists when the id is taken.
 	AppendAudit(ctx context.Context, e AuditEvent) error

@@ -29,6 +29,8 @@ const (
 	callTimeout      = 5 * time.Second
 	statementTimeout = 4 * time.Second
 	connectTimeout   = 3 * time.Second
+	// viewTimeout bounds View, which may read a million rows.
+	viewTimeout = time.Minute
 
 	// Lost races (deadlock, serialization) are tried again this often.
 	maxAttempts = 5
@@ -173,8 +175,25 @@ func (s *Store) attempt(ctx context.Context, fn func(ctx context.Context, tx sto
 		if err := fn(ctx, tx); err != nil {
 			return err
 		}
-		return tx.Err()
+		if err := tx.Err(); err != nil || !tx.Appended() {
+			return err
+		}
+		return announce(ctx, ptx)
 	})
+}
+
+// View implements storage.Store.
+func (s *Store) View(ctx context.Context, fn func(ctx context.Context, r storage.Reader) error) error {
+	ctx, cancel := context.WithTimeout(ctx, viewTimeout)
+	defer cancel()
+	opts := pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}
+	return classify(pgx.BeginTxFunc(ctx, s.pool, opts, func(ptx pgx.Tx) error {
+		limit := strconv.FormatInt(viewTimeout.Milliseconds(), 10)
+		if _, err := ptx.Exec(ctx, `SELECT set_config('statement_timeout', $1, true)`, limit); err != nil {
+			return err
+		}
+		return fn(ctx, sqlstore.NewReader(executor{ptx, 0}))
+	}))
 }
 
 // Now implements storage.Store.

@@ -170,6 +170,63 @@ func (s *Store) Update(ctx context.Context, fn func(ctx context.Context, tx stor
 	return s.writer.update(ctx, fn)
 }
 
+// View implements storage.Store. A read transaction of SQLite sees the file as
+// it was at its first read.
+func (s *Store) View(ctx context.Context, fn func(ctx context.Context, r storage.Reader) error) error {
+	c, err := s.readers.acquire(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { s.readers.idle <- c }()
+	if _, err := c.Exec(ctx, `BEGIN`); err != nil {
+		c.discard()
+		c = nil
+		return fmt.Errorf("begin: %w", err)
+	}
+	defer func() {
+		if _, err := c.Exec(context.WithoutCancel(ctx), `COMMIT`); err != nil {
+			c.discard()
+			c = nil // another is opened in its place
+		}
+	}()
+	return fn(ctx, sqlstore.NewReader(c))
+}
+
+// otherProcesses is how often Changes looks for what others appended.
+const otherProcesses = 100 * time.Millisecond
+
+// Changes implements storage.Store: at once for what this Store appends; what
+// other processes append is looked for often, for SQLite tells nobody.
+func (s *Store) Changes(ctx context.Context) <-chan struct{} {
+	changes := make(chan struct{}, 1)
+	tell := func() {
+		select {
+		case changes <- struct{}{}:
+		default: // one that is not read yet says as much
+		}
+	}
+	leave := s.writer.onAppend(tell)
+	go func() {
+		defer leave()
+		tick := time.NewTicker(otherProcesses)
+		defer tick.Stop()
+		var seen storage.RevocationLog
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+			log, err := s.RevocationLog(ctx)
+			if err == nil && (log.Seq != seen.Seq || log.FeedID != seen.FeedID) {
+				seen = log
+				tell()
+			}
+		}
+	}()
+	return changes
+}
+
 // Now implements storage.Store. The one process that serves this file shares
 // its clock with it.
 func (s *Store) Now(ctx context.Context) (time.Time, error) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"sync"
 
 	"github.com/signet-oidc/signet/storage"
 	"github.com/signet-oidc/signet/storage/sqlstore"
@@ -24,6 +25,10 @@ type writer struct {
 	jobs  chan *job
 	quit  chan struct{}
 	ended chan struct{}
+
+	mu        sync.Mutex
+	listeners map[int]func() // called after entries of the revocation log were committed
+	listened  int
 }
 
 // job is an update that waits for its turn.
@@ -32,10 +37,12 @@ type job struct {
 	turn   chan *conn // lends the connection
 	back   chan error // gives it back, with how the work went
 	result chan error // how it ended
+
+	appended bool // to the revocation log
 }
 
 func newWriter(db *sql.DB) *writer {
-	w := &writer{db: db, jobs: make(chan *job), quit: make(chan struct{}), ended: make(chan struct{})}
+	w := &writer{db: db, jobs: make(chan *job), quit: make(chan struct{}), ended: make(chan struct{}), listeners: make(map[int]func())}
 	go w.run()
 	return w
 }
@@ -73,6 +80,7 @@ func (j *job) work(c *conn, fn func(ctx context.Context, tx storage.Tx) error) {
 	if failed == nil {
 		failed = tx.Err()
 	}
+	j.appended = tx.Appended()
 	err = failed
 }
 
@@ -121,8 +129,36 @@ func (w *writer) batch(j *job) {
 		w.conn = nil
 		lost = fmt.Errorf("%w: commit: %w", storage.ErrUnavailable, lost)
 	}
+	appended := false
 	for _, j := range done {
+		appended = appended || j.appended
 		j.result <- lost
+	}
+	if appended && lost == nil {
+		w.announce()
+	}
+}
+
+// onAppend has tell called after each commit that added to the revocation log,
+// until leave is called. tell must not block.
+func (w *writer) onAppend(tell func()) (leave func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	id := w.listened
+	w.listened++
+	w.listeners[id] = tell
+	return func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		delete(w.listeners, id)
+	}
+}
+
+func (w *writer) announce() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, tell := range w.listeners {
+		tell()
 	}
 }
 

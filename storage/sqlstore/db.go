@@ -65,6 +65,9 @@ func NewTx(db DB) *Tx {
 	return &Tx{Reader: Reader{guard{DB: db, failed: new(error), sticky: true}}}
 }
 
+// Appended reports whether the transaction added to the revocation log.
+func (t *Tx) Appended() bool { return t.logLocked }
+
 // Err returns the error after which the transaction must not be committed.
 func (t *Tx) Err() error { return *t.db.failed }
 

@@ -51,6 +51,53 @@ func (r *Reader) Revocations(ctx context.Context, keys []storage.RevocationKey, 
 	return found, nil
 }
 
+// RevocationLog implements storage.Reader.
+func (r *Reader) RevocationLog(ctx context.Context) (storage.RevocationLog, error) {
+	var l storage.RevocationLog
+	err := r.db.QueryRow(ctx, `SELECT feed_id, last_seq, chain_head FROM feed_state WHERE id = 1`).
+		Scan(&l.FeedID, &l.Seq, bytesOf{&l.Chain})
+	if err != nil {
+		return storage.RevocationLog{}, wrap(err, "read revocation log")
+	}
+	return l, nil
+}
+
+// RevocationsAfter implements storage.Reader.
+func (r *Reader) RevocationsAfter(ctx context.Context, seq int64, limit int) ([]storage.Revocation, error) {
+	list, err := collect(ctx, r.db, scanRevocation, `SELECT `+revocationColumns+` FROM revocations
+		WHERE seq > $1 ORDER BY seq LIMIT $2`, seq, limit)
+	return list, wrap(err, "read revocations")
+}
+
+// EachRevocation implements storage.Reader. A million rows pass through it, so
+// none is kept, and what is the same in every row is not read.
+func (r *Reader) EachRevocation(ctx context.Context, now time.Time, visit func(storage.Revocation) error) error {
+	rows, err := r.db.Query(ctx, `SELECT seq, kind, hash, effect, not_before, until FROM revocations AS r
+		WHERE (r.until > $1 OR r.until = 0) AND NOT EXISTS (SELECT 1 FROM revocations AS later
+			WHERE later.hash = r.hash AND later.kind = r.kind AND later.seq > r.seq)`, now)
+	if err != nil {
+		return wrap(err, "list revocations")
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var e storage.Revocation
+		if err := rows.Scan(&e.Seq, &e.Key.Kind, bytesOf{&e.Key.Hash}, &e.Effect, timeOf{&e.NotBefore}, timeOf{&e.Until}); err != nil {
+			return wrap(err, "list revocations")
+		}
+		if err := visit(e); err != nil {
+			return err
+		}
+	}
+	return wrap(rows.Err(), "list revocations")
+}
+
+// StartRevocationLog implements storage.Tx.
+func (t *Tx) StartRevocationLog(ctx context.Context) error {
+	_, err := t.db.Exec(ctx, `INSERT INTO feed_state (id, feed_id, last_seq, chain_head) VALUES (1, $1, 0, $2)
+		ON CONFLICT (id) DO NOTHING`, rand.Text(), []byte{})
+	return wrap(err, "start revocation log")
+}
+
 // AppendRevocation implements storage.Tx. Updating the feed's one row is the
 // log's lock, as in LockRegistry.
 func (t *Tx) AppendRevocation(ctx context.Context, r storage.Revocation) (int64, error) {
@@ -61,8 +108,7 @@ func (t *Tx) AppendRevocation(ctx context.Context, r storage.Revocation) (int64,
 	}
 	err := next()
 	if errors.Is(err, storage.ErrNotFound) { // the very first entry makes the feed
-		if _, err = t.db.Exec(ctx, `INSERT INTO feed_state (id, feed_id, last_seq, chain_head) VALUES (1, $1, 0, $2)
-			ON CONFLICT (id) DO NOTHING`, rand.Text(), []byte{}); err == nil {
+		if err = t.StartRevocationLog(ctx); err == nil {
 			err = next()
 		}
 	}
