@@ -13,6 +13,7 @@ COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
 COPY --from=build /usr/local/go/lib/time/zoneinfo.zip /usr/local/go/lib/time/
 ENV ZONEINFO=/usr/local/go/lib/time/zoneinfo.zip
 COPY --from=build /out/signet /signet
+COPY LICENSE NOTICE /
 COPY --from=build --chown=65532:65532 /out/data /data
 USER 65532:65532
 # SQLite database and key-encryption key, unless configured otherwise.

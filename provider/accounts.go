@@ -165,7 +165,7 @@ func (p *Provider) ChangePassword(ctx context.Context, s *SignedIn, current, rep
 	if right, _ := verifyPassword(password.Hash, current); !right {
 		return "", ErrBadCredentials
 	}
-	hash, err := newPasswordHash(replacement, current, s.User)
+	hash, err := newPasswordHash(replacement, current, p.issuer.String(), s.User)
 	if err != nil {
 		return "", err
 	}

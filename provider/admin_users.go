@@ -47,7 +47,7 @@ func (a *Admin) CreateUser(ctx context.Context, u storage.User, password string)
 		f.Add("email_verified", "needs an e-mail address", "give one, or leave it out")
 	}
 	if password != "" {
-		f.check("password", "", checkPassword(password, passwordWords(u)...))
+		f.check("password", "", checkPassword(password, a.issuer, u))
 	}
 	if err := checkRolesExist(ctx, a.store, &f, u.Roles); err != nil {
 		return storage.User{}, err
@@ -91,12 +91,6 @@ func (a *Admin) CreateUser(ctx context.Context, u storage.User, password string)
 	return a.User(ctx, u.ID)
 }
 
-// passwordWords are what a password of this user may not contain.
-func passwordWords(u storage.User) []string {
-	local, _, _ := strings.Cut(u.Email, "@")
-	return []string{u.Username, u.Email, local}
-}
-
 func (tx change) setPassword(ctx context.Context, userID, hash string) error {
 	return tx.SetPassword(ctx, storage.Password{
 		UserID: userID, Hash: hash, MustChange: tx.admin.mustChange, CreatedAt: tx.now, UpdatedAt: tx.now,
@@ -110,7 +104,7 @@ func (a *Admin) SetPassword(ctx context.Context, name, password string) (storage
 		return storage.User{}, err
 	}
 	var f InvalidError
-	f.check("password", "", checkPassword(password, passwordWords(u)...))
+	f.check("password", "", checkPassword(password, a.issuer, u))
 	if err := f.Err(); err != nil {
 		return storage.User{}, err
 	}

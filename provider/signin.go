@@ -114,7 +114,7 @@ func (p *Provider) signIn(ctx context.Context, a SignInAttempt) (*SignInResult, 
 	newHash := password.Hash
 	switch {
 	case a.NewPassword != "":
-		if newHash, err = newPasswordHash(a.NewPassword, a.Password, user); err != nil {
+		if newHash, err = newPasswordHash(a.NewPassword, a.Password, p.issuer.String(), user); err != nil {
 			return nil, err
 		}
 	case outdated:
