@@ -20,6 +20,9 @@ type conn struct {
 	r       *bufio.Reader
 	body    []byte
 	until   time.Time // the deadline set
+
+	location string   // where the last answer redirects to, or ""
+	cookies  []string // what it sets, as name=value
 }
 
 const (
@@ -114,6 +117,7 @@ func (c *conn) read() (status int, keep bool, err error) {
 		return 0, false, errMalformed
 	}
 	length, chunked, keep := -1, false, true
+	c.location, c.cookies = "", c.cookies[:0]
 	for {
 		if line, err = c.line(); err != nil {
 			return 0, false, err
@@ -121,7 +125,7 @@ func (c *conn) read() (status int, keep bool, err error) {
 		if len(line) == 0 {
 			break
 		}
-		// Only three fields matter; they begin with these letters.
+		// Only five fields matter; they begin with these letters.
 		switch line[0] | 0x20 {
 		case 'c':
 			if v, ok := field(line, "content-length"); ok {
@@ -130,6 +134,15 @@ func (c *conn) read() (status int, keep bool, err error) {
 				}
 			} else if v, ok := field(line, "connection"); ok {
 				keep = !bytes.EqualFold(v, []byte("close"))
+			}
+		case 'l':
+			if v, ok := field(line, "location"); ok {
+				c.location = string(v)
+			}
+		case 's':
+			if v, ok := field(line, "set-cookie"); ok {
+				pair, _, _ := bytes.Cut(v, []byte(";"))
+				c.cookies = append(c.cookies, string(pair))
 			}
 		case 't':
 			if v, ok := field(line, "transfer-encoding"); ok {

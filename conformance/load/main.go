@@ -37,10 +37,23 @@ const (
 
 const usage = `Measure a server on this machine.
 
-  go run ./conformance/load --issuer http://localhost:8080 --workload client-credentials \
-      --client-id ID --client-secret-file FILE --resource https://orders.example --scope orders:read --pid $(pgrep signet)
+  go run ./conformance/load --issuer http://localhost:8080 --workload discovery --pid $(pgrep -x signet)
 
-The secret may also come from standard input or from SIGNET_CONFORMANCE_CLIENT_SECRET.
+Tokens need a client, and logins a person too, made beside a server that runs on the same database:
+
+  signet resource create https://load.example --name Load --scope load:run
+  signet client create --id load --name Load --grant client_credentials --grant authorization_code --grant refresh_token \
+      --redirect-uri https://load.example/cb --scope load:run --scope openid --scope profile --scope email --scope offline_access \
+      --json | sed -n 's/.*"client_secret": *"\([^"]*\)".*/\1/p' > load.secret
+  head -c 15 /dev/urandom | base64 > load.password
+  signet user create load --email load@load.example --password-stdin < load.password
+  go run ./conformance/load --issuer http://localhost:8080 --workload code --redirect-uri https://load.example/cb \
+      --client-id load --client-secret-file load.secret --user load --password-file load.password --pid $(pgrep -x signet)
+
+Secrets come from a file, standard input (the client's first), or from SIGNET_CONFORMANCE_CLIENT_SECRET and
+SIGNET_CONFORMANCE_PASSWORD. The redirect URI is never called; with a loopback one people are asked for their
+consent each time. The client's id_token_signed_response_alg (--id-token-alg) decides what a code costs.
+
 Workloads:
 `
 
@@ -94,6 +107,7 @@ func parse(args []string, stdin io.Reader, stderr io.Writer, getenv func(string)
 	var (
 		o        options
 		secret   clientsecret.Source
+		password clientsecret.Source
 		name     string
 		progress bool
 	)
@@ -109,10 +123,13 @@ func parse(args []string, stdin io.Reader, stderr io.Writer, getenv func(string)
 	}
 	f.StringVar(&o.target.issuer, "issuer", "", "issuer `URL`, http on a loopback address")
 	f.StringVar(&name, "workload", "client-credentials", "what to ask for: "+workloadNames())
-	f.StringVar(&o.target.clientID, "client-id", "", "confidential client that may use client credentials")
+	f.StringVar(&o.target.clientID, "client-id", "", "confidential client that may use the grant in question")
 	secret.Flags(f, "")
-	f.StringVar(&o.target.resource, "resource", "", "resource `URI` to ask tokens for")
-	f.StringVar(&o.target.scope, "scope", "", "scope to ask for")
+	f.StringVar(&o.target.redirectURI, "redirect-uri", "", "`URI` that the client registered, for workloads with a person")
+	f.StringVar(&o.target.user, "user", "", "`name` of a person who may sign in")
+	password.Named(f, "password", "--user")
+	f.StringVar(&o.target.resource, "resource", "", "resource `URI` to ask the client's own tokens for")
+	f.StringVar(&o.target.scope, "scope", "", "scope to ask for; for people openid and what the workload needs unless given")
 	f.IntVar(&o.settings.concurrency, "concurrency", 16, "requests in flight")
 	f.DurationVar(&o.settings.duration, "duration", 10*time.Second, "time measured")
 	f.DurationVar(&o.settings.warmup, "warmup", 2*time.Second, "time before it that does not count")
@@ -136,12 +153,18 @@ func parse(args []string, stdin io.Reader, stderr io.Writer, getenv func(string)
 	require(s.requests >= s.concurrency && s.requests <= maxRequests, "--requests: want --concurrency to %d", maxRequests)
 	require(s.pid >= 0 && (s.pid == 0 || runtime.GOOS == "linux"), "--pid: want a process of this machine, on Linux")
 	var err error
-	if o.target.secret, err = secret.Read(bufio.NewReader(stdin), getenv); err != nil {
+	lines := bufio.NewReader(stdin)
+	if o.target.secret, err = secret.Read(lines, getenv); err != nil {
+		faults = append(faults, err)
+	}
+	if o.target.password, err = password.Read(lines, getenv); err != nil {
 		faults = append(faults, err)
 	}
 	w, ok := findWorkload(name)
 	require(ok, "--workload: want one of %s", workloadNames())
-	require(!w.authenticated || o.target.clientID != "" && o.target.secret != "", "%s needs --client-id and its secret", name)
+	require(w.needs < aClient || o.target.clientID != "" && o.target.secret != "", "%s needs --client-id and its secret", name)
+	require(w.needs < aPerson || o.target.user != "" && o.target.password != "", "%s needs --user and the password", name)
+	require(w.needs < aPerson || o.target.redirectURI != "", "%s needs --redirect-uri", name)
 	require(!strings.ContainsAny(o.target.clientID+o.target.secret, "\r\n"), "--client-id or its secret holds a line break")
 	if err := o.target.locate(); err != nil {
 		faults = append(faults, fmt.Errorf("--issuer: %w", err))

@@ -86,7 +86,7 @@ func (w *worker) count(err error) {
 
 // measure runs the workload. Interrupted, it reports what it has.
 func measure(ctx context.Context, o options) (*report, error) {
-	newOperation, err := o.workload.prepare(ctx, &o.target)
+	newOperation, err := o.workload.prepare(ctx, &o.target, o.settings.concurrency)
 	if err != nil {
 		return nil, fmt.Errorf("%s: preparing: %w", o.workload.name, err)
 	}

@@ -39,6 +39,7 @@ type settingsReport struct {
 	MaxRequests int     `json:"max_requests"`
 	Resource    string  `json:"resource,omitempty"`
 	Scope       string  `json:"scope,omitempty"`
+	IDTokenAlg  string  `json:"id_token_alg,omitempty"`
 }
 
 // figures count what began after the warm-up; latencies are those of requests
@@ -73,6 +74,7 @@ func newReport(o options, start time.Time, seconds float64, total *histogram, fa
 			MaxRequests: o.settings.requests,
 			Resource:    o.target.resource,
 			Scope:       o.target.scope,
+			IDTokenAlg:  o.target.idTokenAlg,
 		},
 		Figures: figures{
 			Requests:          total.n,
@@ -131,6 +133,9 @@ func (r *report) print(w io.Writer) {
 		fmt.Fprintf(w, "%-24s "+format+"\n", append([]any{name}, args...)...)
 	}
 	line("workload", "%s at %s", r.Workload, r.Issuer)
+	if r.Settings.IDTokenAlg != "" {
+		line("ID token", "%s", r.Settings.IDTokenAlg)
+	}
 	line("in flight", "%d, for %.1f s after %.1f s", r.Settings.Concurrency, f.Seconds, r.Settings.Warmup)
 	line("requests", "%s", grouped(f.Requests))
 	line("requests/s", "%s", grouped(uint64(f.RequestsPerSecond)))

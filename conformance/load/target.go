@@ -18,10 +18,13 @@ type target struct {
 	issuer           string
 	clientID, secret string
 	resource, scope  string
+	redirectURI      string
+	user, password   string
 
-	host      string // as requests name it
-	address   string // as connections reach it
-	discovery string // path of the OpenID configuration
+	idTokenAlg string // seen in an answer, or ""
+	host       string // as requests name it
+	address    string // as connections reach it
+	discovery  string // path of the OpenID configuration
 }
 
 // locate finds the address of the issuer, which must be a loopback address:

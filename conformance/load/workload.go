@@ -17,12 +17,21 @@ import (
 // A workload is a kind of work for the server. Workloads of several steps, like
 // a login, are one operation too.
 type workload struct {
-	name, about   string
-	authenticated bool // needs the client's credentials
+	name, about string
+	needs       needs
 	// prepare does what need not be measured, once, and returns what makes the
 	// operation of each worker.
-	prepare func(ctx context.Context, t *target) (func(worker int) operation, error)
+	prepare func(ctx context.Context, t *target, workers int) (func(worker int) operation, error)
 }
+
+// needs are the credentials that a workload cannot do without.
+type needs int
+
+const (
+	nothing needs = iota
+	aClient
+	aPerson // and a client
+)
 
 // An operation does the work once, over the worker's connection. Closely says
 // that the answer is to be read whole, and not only glanced at.
@@ -30,10 +39,14 @@ type operation func(c *conn, now time.Time, closely bool) error
 
 func workloads() []workload {
 	return []workload{
-		{"client-credentials", "a token for the client itself", true, clientCredentials},
-		{"introspection", "is a token active, over 64 tokens in turn", true, introspection},
-		{"discovery", "the OpenID configuration", false, discovery},
-		{"jwks", "the key set", false, keySet},
+		{"client-credentials", "a token for the client itself", aClient, clientCredentials},
+		{"introspection", "is a token active, over 64 tokens in turn", aClient, introspection},
+		{"login", "a person signs in by form, and the app exchanges the code", aPerson, login},
+		{"code", "authorization of somebody signed in and asked before, and the code's exchange", aPerson, codeFlow},
+		{"refresh", "a refresh token for its successor, a chain for each worker", aPerson, refresh},
+		{"userinfo", "what an access token releases about its person", aPerson, userInfo},
+		{"discovery", "the OpenID configuration", nothing, discovery},
+		{"jwks", "the key set", nothing, keySet},
 	}
 }
 
@@ -82,7 +95,7 @@ func ask(requests [][]byte, mark string, judge func(body []byte, now time.Time) 
 	}
 }
 
-func clientCredentials(_ context.Context, t *target) (func(int) operation, error) {
+func clientCredentials(_ context.Context, t *target, _ int) (func(int) operation, error) {
 	request, err := t.tokenRequest()
 	if err != nil {
 		return nil, err
@@ -95,30 +108,43 @@ func clientCredentials(_ context.Context, t *target) (func(int) operation, error
 		if err := json.Unmarshal(body, &answer); err != nil {
 			return err
 		}
-		parts := strings.Split(answer.AccessToken, ".")
-		if len(parts) != 3 || !strings.EqualFold(answer.TokenType, "Bearer") {
-			return errors.New("not a JWT as bearer token")
+		if !strings.EqualFold(answer.TokenType, "Bearer") {
+			return errors.New("not a bearer token")
 		}
-		payload, err := base64.RawURLEncoding.DecodeString(parts[1])
-		if err != nil {
-			return err
-		}
-		var claims struct {
-			Issuer   string `json:"iss"`
-			ClientID string `json:"client_id"`
-			Expiry   int64  `json:"exp"`
-		}
-		if err := json.Unmarshal(payload, &claims); err != nil {
-			return err
-		}
-		if claims.Issuer != t.issuer || claims.ClientID != t.clientID || claims.Expiry <= now.Unix() {
-			return errors.New("a token of another issuer or client, or expired")
-		}
-		return nil
+		return t.checkToken(answer.AccessToken, now)
 	}), nil
 }
 
-func introspection(ctx context.Context, t *target) (func(int) operation, error) {
+// checkToken looks whether a JWT is this issuer's, for the client, and not expired.
+func (t *target) checkToken(token string, now time.Time) error {
+	payload, err := segment(token, 1)
+	if err != nil {
+		return err
+	}
+	var claims struct {
+		Issuer   string `json:"iss"`
+		ClientID string `json:"client_id"`
+		Expiry   int64  `json:"exp"`
+	}
+	if err := json.Unmarshal(payload, &claims); err != nil {
+		return err
+	}
+	if claims.Issuer != t.issuer || claims.ClientID != t.clientID || claims.Expiry <= now.Unix() {
+		return errors.New("a token of another issuer or client, or expired")
+	}
+	return nil
+}
+
+// segment returns the header (0) or the payload (1) of a JWT.
+func segment(token string, i int) ([]byte, error) {
+	parts := strings.Split(token, ".")
+	if len(parts) != 3 {
+		return nil, errors.New("not a JWT")
+	}
+	return base64.RawURLEncoding.DecodeString(parts[i])
+}
+
+func introspection(ctx context.Context, t *target, _ int) (func(int) operation, error) {
 	path, err := t.path("introspection_endpoint")
 	if err != nil {
 		return nil, err
@@ -146,7 +172,7 @@ func introspection(ctx context.Context, t *target) (func(int) operation, error) 
 	}), nil
 }
 
-func discovery(_ context.Context, t *target) (func(int) operation, error) {
+func discovery(_ context.Context, t *target, _ int) (func(int) operation, error) {
 	return ask([][]byte{t.get(t.discovery)}, `"issuer"`, func(body []byte, _ time.Time) error {
 		var answer struct {
 			Issuer string `json:"issuer"`
@@ -161,7 +187,7 @@ func discovery(_ context.Context, t *target) (func(int) operation, error) {
 	}), nil
 }
 
-func keySet(_ context.Context, t *target) (func(int) operation, error) {
+func keySet(_ context.Context, t *target, _ int) (func(int) operation, error) {
 	path, err := t.path("jwks_uri")
 	if err != nil {
 		return nil, err

@@ -1,6 +1,6 @@
-// Package clientsecret reads the secrets of clients for the commands here: from
-// a file, a line of standard input or the environment, never from an argument,
-// which every user of the machine could see.
+// Package clientsecret reads the secrets of clients, and passwords, for the
+// commands here: from a file, a line of standard input or the environment, never
+// from an argument, which every user of the machine could see.
 package clientsecret
 
 import (
@@ -13,8 +13,9 @@ import (
 	"strings"
 )
 
-// A Source says where one client's secret comes from.
+// A Source says where one client's secret, or one password, comes from.
 type Source struct {
+	name     string
 	file     string
 	stdin    bool
 	variable string
@@ -23,9 +24,16 @@ type Source struct {
 // Flags defines the flags of a client whose other flags have that prefix ("" or
 // "second-"), and names the environment variable that serves without them.
 func (s *Source) Flags(f *flag.FlagSet, prefix string) {
-	s.variable = "SIGNET_CONFORMANCE_" + strings.ToUpper(strings.ReplaceAll(prefix, "-", "_")) + "CLIENT_SECRET"
-	f.StringVar(&s.file, prefix+"client-secret-file", "", "read the secret of --"+prefix+"client-id from the `file`")
-	f.BoolVar(&s.stdin, prefix+"client-secret-stdin", false, "read that secret from a line of standard input")
+	s.Named(f, prefix+"client-secret", "--"+prefix+"client-id")
+}
+
+// Named is Flags for a secret of any name, which belongs to what the flag of
+// gives.
+func (s *Source) Named(f *flag.FlagSet, name, of string) {
+	s.name = name
+	s.variable = "SIGNET_CONFORMANCE_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
+	f.StringVar(&s.file, name+"-file", "", "read the "+name+" of "+of+" from the `file`")
+	f.BoolVar(&s.stdin, name+"-stdin", false, "read it from a line of standard input")
 }
 
 // Read returns the secret, or nothing when no source has one. Several sources
@@ -35,13 +43,13 @@ func (s *Source) Read(stdin *bufio.Reader, getenv func(string) string) (string, 
 	case s.file != "":
 		b, err := os.ReadFile(s.file)
 		if err != nil {
-			return "", fmt.Errorf("client secret: %w", err)
+			return "", fmt.Errorf("%s: %w", s.name, err)
 		}
 		return strings.TrimSpace(string(b)), nil
 	case s.stdin:
 		line, err := stdin.ReadString('\n')
 		if err != nil && !errors.Is(err, io.EOF) {
-			return "", fmt.Errorf("client secret from standard input: %w", err)
+			return "", fmt.Errorf("%s from standard input: %w", s.name, err)
 		}
 		return strings.TrimSpace(line), nil
 	}
