@@ -20,6 +20,8 @@ type SigningKey struct {
 	RemoveAt      time.Time
 	CompromisedAt time.Time
 	CreatedAt     time.Time
+
+	MAC []byte // over what was published or decides when it is; empty in rows of an older release
 }
 
 // SealedSecret is a symmetric key, encrypted at rest.
@@ -35,4 +37,6 @@ type SealedSecret struct {
 	UseUntil  time.Time // until here; zero while no successor is planned
 	RemoveAt  time.Time // verifies until here
 	CreatedAt time.Time
+
+	MAC []byte // over all but Sealed, WrappedDEK and KEKID; empty in rows of an older release
 }

@@ -123,6 +123,8 @@ type Reader interface {
 	SigningKeys(ctx context.Context) ([]SigningKey, error)
 	// SealedSecrets returns the rows of one purpose, ordered by UseFrom, then ID.
 	SealedSecrets(ctx context.Context, purpose string) ([]SealedSecret, error)
+	// ClientSecretKeys returns the KeyIDs that client secrets have, each once.
+	ClientSecretKeys(ctx context.Context) ([]string, error)
 
 	// Setting returns the value stored under name, or ErrNotFound.
 	Setting(ctx context.Context, name string) (string, error)
@@ -238,8 +240,18 @@ type Tx interface {
 
 	// CreateSigningKey inserts a key. ErrExists when the kid is taken.
 	CreateSigningKey(ctx context.Context, k SigningKey) error
+	// UpdateSigningKey writes what may change of a key: its sealed private half,
+	// its times (CreatedAt excepted) and its MAC. ErrNotFound.
+	UpdateSigningKey(ctx context.Context, k SigningKey) error
+	// DeleteSigningKey removes a key. ErrNotFound.
+	DeleteSigningKey(ctx context.Context, kid string) error
 	// CreateSealedSecret inserts a sealed secret. ErrExists when the id is taken.
 	CreateSealedSecret(ctx context.Context, s SealedSecret) error
+	// UpdateSealedSecret writes what may change of a sealed secret: how it is
+	// sealed, its times (CreatedAt excepted) and its MAC. ErrNotFound.
+	UpdateSealedSecret(ctx context.Context, s SealedSecret) error
+	// DeleteSealedSecret removes a sealed secret. ErrNotFound.
+	DeleteSealedSecret(ctx context.Context, id string) error
 
 	// SetSetting stores the value under name in place of any earlier one.
 	SetSetting(ctx context.Context, name, value string) error

@@ -576,6 +576,7 @@ func testSigningKeys(t *testing.T, s storage.Store) {
 			KID: kid, Alg: "ES256", Purpose: "token", PublicJWK: `{"kty":"EC"}`,
 			SealedPrivate: []byte{1, 0, 2}, WrappedDEK: []byte{3}, KEKID: "kek",
 			PublishAt: noon, SignFrom: from, SignUntil: from.Add(time.Hour), RemoveAt: from.Add(2 * time.Hour), CreatedAt: noon,
+			MAC: []byte{0, 4},
 		}
 	}
 	destroyed := key("c", noon)
@@ -587,12 +588,25 @@ func testSigningKeys(t *testing.T, s storage.Store) {
 	refused(t, s, storage.ErrExists, func(ctx context.Context, tx storage.Tx) error { return tx.CreateSigningKey(ctx, keys[0]) })
 	got, err := s.SigningKeys(t.Context())
 	same(t, "signing keys", got, err, keys)
+
+	changed := key("b", noon.Add(-time.Minute))
+	changed.SealedPrivate, changed.WrappedDEK, changed.KEKID, changed.MAC = nil, nil, "", []byte{5}
+	changed.PublishAt, changed.CompromisedAt = noon.Add(-time.Hour), noon.Add(time.Minute)
+	unchanging := changed
+	unchanging.Alg, unchanging.Purpose, unchanging.PublicJWK, unchanging.CreatedAt = "x", "x", "x", noon.Add(time.Hour)
+	update(t, s, func(ctx context.Context, tx storage.Tx) error {
+		return errors.Join(tx.UpdateSigningKey(ctx, unchanging), tx.DeleteSigningKey(ctx, "c"))
+	})
+	got, err = s.SigningKeys(t.Context())
+	same(t, "signing keys", got, err, []storage.SigningKey{changed, keys[2]})
+	refused(t, s, storage.ErrNotFound, func(ctx context.Context, tx storage.Tx) error { return tx.UpdateSigningKey(ctx, keys[1]) })
+	refused(t, s, storage.ErrNotFound, func(ctx context.Context, tx storage.Tx) error { return tx.DeleteSigningKey(ctx, "c") })
 }
 
 func testSealedSecrets(t *testing.T, s storage.Store) {
 	secret := func(id, purpose string, from time.Time) storage.SealedSecret {
 		return storage.SealedSecret{ID: id, Purpose: purpose, Sealed: []byte{1}, WrappedDEK: []byte{2}, KEKID: "kek",
-			UseFrom: from, RemoveAt: from.Add(time.Hour), CreatedAt: noon}
+			UseFrom: from, RemoveAt: from.Add(time.Hour), CreatedAt: noon, MAC: []byte{3}}
 	}
 	list := []storage.SealedSecret{secret("c", "mac", noon), secret("b", "mac", noon.Add(time.Second)), secret("a", "other", noon)}
 	update(t, s, func(ctx context.Context, tx storage.Tx) error {
@@ -601,6 +615,33 @@ func testSealedSecrets(t *testing.T, s storage.Store) {
 	refused(t, s, storage.ErrExists, func(ctx context.Context, tx storage.Tx) error { return tx.CreateSealedSecret(ctx, list[0]) })
 	got, err := s.SealedSecrets(t.Context(), "mac")
 	same(t, "sealed secrets", got, err, list[:2])
+
+	changed := secret("c", "mac", noon.Add(-time.Hour))
+	changed.Sealed, changed.WrappedDEK, changed.KEKID, changed.MAC = []byte{4}, []byte{5}, "other", []byte{6}
+	changed.UseUntil = noon
+	unchanging := changed
+	unchanging.Purpose, unchanging.CreatedAt = "x", noon.Add(time.Hour)
+	update(t, s, func(ctx context.Context, tx storage.Tx) error {
+		return errors.Join(tx.UpdateSealedSecret(ctx, unchanging), tx.DeleteSealedSecret(ctx, "b"))
+	})
+	got, err = s.SealedSecrets(t.Context(), "mac")
+	same(t, "sealed secrets", got, err, []storage.SealedSecret{changed})
+	refused(t, s, storage.ErrNotFound, func(ctx context.Context, tx storage.Tx) error { return tx.UpdateSealedSecret(ctx, list[1]) })
+	refused(t, s, storage.ErrNotFound, func(ctx context.Context, tx storage.Tx) error { return tx.DeleteSealedSecret(ctx, "b") })
+
+	none, err := s.ClientSecretKeys(t.Context())
+	same(t, "keys of no client secrets", none, err, nil)
+	update(t, s, func(ctx context.Context, tx storage.Tx) error {
+		fault := tx.CreateClient(ctx, testClient("c"))
+		for i, keyID := range []string{"k2", "k1", "k2"} {
+			secret := testSecret("s"+strconv.Itoa(i), "c")
+			secret.KeyID = keyID
+			fault = errors.Join(fault, tx.CreateClientSecret(ctx, secret))
+		}
+		return fault
+	})
+	used, err := s.ClientSecretKeys(t.Context())
+	same(t, "keys of client secrets", used, err, []string{"k1", "k2"})
 }
 
 func testSettings(t *testing.T, s storage.Store) {
@@ -862,6 +903,14 @@ func testRegistryVersion(t *testing.T, s storage.Store) {
 		{"create sealed secret", true, func(ctx context.Context, tx storage.Tx) error {
 			return tx.CreateSealedSecret(ctx, storage.SealedSecret{ID: "s"})
 		}},
+		{"update signing key", true, func(ctx context.Context, tx storage.Tx) error {
+			return tx.UpdateSigningKey(ctx, storage.SigningKey{KID: "k"})
+		}},
+		{"update sealed secret", true, func(ctx context.Context, tx storage.Tx) error {
+			return tx.UpdateSealedSecret(ctx, storage.SealedSecret{ID: "s"})
+		}},
+		{"delete signing key", true, func(ctx context.Context, tx storage.Tx) error { return tx.DeleteSigningKey(ctx, "k") }},
+		{"delete sealed secret", true, func(ctx context.Context, tx storage.Tx) error { return tx.DeleteSealedSecret(ctx, "s") }},
 		{"lock", true, func(ctx context.Context, tx storage.Tx) error { return tx.LockRegistry(ctx) }},
 		{"nothing", false, func(ctx context.Context, tx storage.Tx) error { return nil }},
 		{"setting", false, func(ctx context.Context, tx storage.Tx) error { return tx.SetSetting(ctx, "n", "v") }},
