@@ -183,8 +183,9 @@ func signetJSON[T any](d *deployment, args ...string) T {
 type server struct {
 	d             *deployment
 	pid           int
-	public, admin string // where it listens
-	log           string // the file it writes its log to
+	public, admin string        // where it listens
+	log           string        // the file it writes its log to
+	birth         time.Duration // from its start until it was ready
 
 	process *os.Process
 	ended   chan struct{} // closed once it has
@@ -219,7 +220,7 @@ func (d *deployment) launch(env ...string) (*server, error) {
 	defer out.Close()
 	cmd := exec.Command(d.binary, append([]string{"serve"}, d.args...)...)
 	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = d.dir, slices.Concat(d.env, env), stdout, logfile
-	began := make(chan error)
+	began, birth := make(chan error), time.Now()
 	s := &server{d: d, log: logfile.Name(), ended: make(chan struct{})}
 	go func() {
 		defer close(s.ended)
@@ -251,7 +252,7 @@ func (d *deployment) launch(env ...string) (*server, error) {
 		text, _ := os.ReadFile(s.log)
 		return nil, fmt.Errorf("it is not ready: %q, %w\n%s", line, err, text)
 	}
-	s.public, s.admin = ready.Listen, ready.AdminListen
+	s.public, s.admin, s.birth = ready.Listen, ready.AdminListen, time.Since(birth)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	select {
@@ -296,6 +297,46 @@ func (s *server) end(sig syscall.Signal) {
 	case <-s.ended:
 	case <-time.After(patience):
 		s.d.t.Errorf("process %d does not end", s.pid)
+	}
+}
+
+// keep runs n servers and starts another in place of each that ends, until
+// stop is called; those that are up then stay up. arm says where the next is to
+// die: at a failpoint, or so long after it is ready; buried is told of each
+// that has.
+func (d *deployment) keep(n int, arm func() (failpoint string, after time.Duration), buried func(*server)) (stop func()) {
+	done := make(chan struct{})
+	var keepers sync.WaitGroup
+	for range n {
+		keepers.Go(func() {
+			for failures := 0; failures < 10; {
+				failpoint, after := arm()
+				s, err := d.launch("SIGNET_FAILPOINT=" + failpoint)
+				if err != nil {
+					failures++
+					d.t.Log(err)
+					continue
+				}
+				failures = 0
+				var kill <-chan time.Time
+				if failpoint == "" {
+					kill = time.After(after)
+				}
+				select {
+				case <-done:
+					return
+				case <-kill:
+					s.kill()
+				case <-s.ended:
+				}
+				buried(s)
+			}
+			d.t.Error("a server does not start any more")
+		})
+	}
+	return func() {
+		close(done)
+		keepers.Wait()
 	}
 }
 

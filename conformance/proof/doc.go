@@ -22,7 +22,10 @@
 //
 //	main_test.go        what is built, the flags
 //	deployment_test.go  a database and the servers over it
-//	browser_test.go     a person's browser; app_test.go: an app's requests
+//	browser_test.go     a person's browser
+//	app_test.go         an app's requests
+//	history_test.go     what clients noted, and the judge of it
+//	failpoint_test.go   where a server may die; crash_test.go: under load
 //
 // The binary is built once; deployments made with faulty get one built with the
 // tag faults, which dies where SIGNET_FAILPOINT says (cmd/signet/faults.go).
