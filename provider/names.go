@@ -84,8 +84,77 @@ func checkLabel(s string) error {
 		return errors.New("is empty")
 	case n > 200:
 		return errors.New("is longer than 200 characters")
-	case strings.ContainsFunc(s, func(r rune) bool { return r == utf8.RuneError || !unicode.IsGraphic(r) }):
-		return errors.New("has a control character")
+	case strings.ContainsFunc(s, func(r rune) bool { return r == utf8.RuneError || !unicode.IsGraphic(r) || isBlank(r) }):
+		return errors.New("has a control character, or one that nobody sees")
+	}
+	return checkLookalike(s)
+}
+
+// isBlank knows what counts as a letter, symbol or space but shows nothing
+// that a plain space would not.
+func isBlank(r rune) bool {
+	return r != ' ' && unicode.IsSpace(r) || unicode.Is(unicode.Zs, r) && r != ' ' ||
+		unicode.Is(unicode.Other_Default_Ignorable_Code_Point, r) || unicode.Is(unicode.Variation_Selector, r) || r == '\u2800'
+}
+
+// lookalikes are the letters of other scripts that a person takes for Latin
+// ones, by script.
+func lookalikes() map[*unicode.RangeTable]string {
+	return map[*unicode.RangeTable]string{
+		unicode.Cyrillic: "АВЕЅІЈКМНОРСТХҮԌԚԜаеѕіјорсухһԁԛԝӏ",
+		unicode.Greek:    "ΑΒΕΖΗΙΚΜΝΟΡΤΥΧαικνορτυχ",
+		unicode.Armenian: "ՍՏՕԼցհոսօզքնլգ",
+		unicode.Cherokee: "", // every letter of these scripts
+		unicode.Lisu:     "",
+		unicode.Coptic:   "",
+	}
+}
+
+// checkLookalike reports a name that is written to be taken for another one:
+// letters of scripts that look alike side by side, or nothing but those that
+// look Latin (Unicode TR 39 §4, §5), letters in fancy dress, heaps of accents.
+func checkLookalike(s string) error {
+	scripts := lookalikes()
+	var found []*unicode.RangeTable // which of them there are, and Latin
+	marks, distinct := 0, false     // distinct: one letter at least is unmistakable
+	letter := func(script *unicode.RangeTable, r rune) bool {
+		if !unicode.Is(script, r) {
+			return false
+		}
+		if !slices.Contains(found, script) {
+			found = append(found, script)
+		}
+		return true
+	}
+	for _, r := range s {
+		if unicode.Is(unicode.M, r) {
+			if marks++; marks > 3 {
+				return errors.New("has more than three marks on one letter")
+			}
+			continue
+		}
+		marks = 0
+		if !unicode.IsLetter(r) {
+			continue
+		}
+		if plain := norm.NFKC.String(string(r)); plain != string(r) && plain != norm.NFC.String(string(r)) {
+			return fmt.Errorf("has %q, which is another way to write %q; write that", r, plain)
+		}
+		if letter(unicode.Latin, r) {
+			distinct = true
+			continue
+		}
+		for script, alike := range scripts {
+			if letter(script, r) && alike != "" && !strings.ContainsRune(alike, r) {
+				distinct = true
+			}
+		}
+	}
+	switch {
+	case len(found) > 1:
+		return errors.New("mixes letters of scripts that look alike, as Latin and Cyrillic")
+	case len(found) == 1 && !distinct:
+		return errors.New("has only letters that are taken for Latin ones")
 	}
 	return nil
 }

@@ -112,6 +112,28 @@ func TestCheckClientID(t *testing.T) {
 	}
 }
 
+// K3: an app's name cannot look like another one, or like nothing.
+func TestCheckLabel(t *testing.T) {
+	for name, good := range map[string]bool{
+		"Shop": true, "Müller & Söhne GmbH": true, "Café №1": true, "متجر الكتب": true, "קניות": true, "東京ショップ Tokyo": true,
+		"Магазин": true, "Αγορά": true, "Ձյուն": true, "한국 상점": true, "ร้านค้าออนไลน์": true, "🦉 Owl": true,
+		"Zoe\u0308": true, strings.Repeat("é", 200): true,
+
+		"": false, "   ": false, strings.Repeat("é", 201): false, strings.Repeat("x", 10_000): false, "Sh\xffop": false,
+		"Shop\n": false, "Shop\x00": false, "Shop\u202egnp.exe": false, "Shop\u2066x\u2069": false, "Sh\u200bop": false,
+		"\u200fShop": false, "Sh\u00adop": false, "\ufeffShop": false, "Sh\u2060op": false, // direction, zero width
+		"\u3164": false, "Shop\u3164": false, "\u2800": false, "Shop\u00a0by\u00a0signet": false, "\u3000": false, "S\u034fhop": false, "Shop\ufe0f": false, // unseen
+		"Sh\u043ep": false, "P\u0430ypal": false, "Google \u0410ccount": false, "Sh\u03bfp": false, "\u054fhop": false, // mixed
+		"\u0420\u0430\u0443\u0440\u0430": false, "\u0391\u039a\u039f": false, "\u13aa\u13b3": false, "\ua4d0\ua4ee\ua4e0\ua4d7": false, // as if Latin
+		"𝐒𝐡𝐨𝐩": false, "Ｓｈｏｐ": false, "ﬁrst": false, // fancy dress
+		"S\u0301\u0302\u0303\u0304hop": false,
+	} {
+		if err := checkLabel(name); (err == nil) != good {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+}
+
 func TestCheckScopeToken(t *testing.T) {
 	for scope, good := range map[string]bool{
 		"orders:read": true, "a=b": true, "!": true, strings.Repeat("s", 128): true,

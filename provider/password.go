@@ -20,7 +20,8 @@ import (
 )
 
 // Cost of a password hash: OWASP's recommendation for argon2id, and about
-// 20 ms of one core (BenchmarkHashPassword). It is written into every hash, so it can be raised later.
+// 20 ms of one core (BenchmarkHashPassword). It is written into every hash, so
+// it can be raised later.
 const (
 	argonMemory  = 19 << 10 // KiB
 	argonTime    = 2
