@@ -84,38 +84,49 @@ func TestSignInOfAnother(t *testing.T) {
 }
 
 // T1–T3, A19, A20: what every page says to the browser.
+func checkPageHeaders(t *testing.T, path string, h http.Header, body string) {
+	t.Helper()
+	policy := h.Get("Content-Security-Policy")
+	if !regexp.MustCompile(`^default-src 'none'; script-src 'none'; style-src 'self'; img-src 'self'; form-action [^;*]+; frame-ancestors 'none'; base-uri 'none'$`).MatchString(policy) {
+		t.Errorf("%s: Content-Security-Policy %s", path, policy)
+	}
+	referrer := "no-referrer"
+	if strings.Contains(policy, "form-action 'self'") { // a form of ours
+		referrer = "same-origin"
+	}
+	for name, want := range map[string]string{
+		"X-Frame-Options": "DENY", "X-Content-Type-Options": "nosniff", "Referrer-Policy": referrer, "Cache-Control": "no-store",
+		"Cross-Origin-Opener-Policy": "same-origin", "Content-Type": "text/html; charset=utf-8", "Access-Control-Allow-Origin": "",
+	} {
+		if h.Get(name) != want {
+			t.Errorf("%s: %s is %q, want %q", path, name, h.Get(name), want)
+		}
+	}
+	if h.Get("Permissions-Policy") == "" || strings.Contains(body, "https://fonts") || strings.Contains(body, "style=") {
+		t.Errorf("%s: Permissions-Policy %q, or something from elsewhere", path, h.Get("Permissions-Policy"))
+	}
+}
+
+// checkRedirectHeaders: what leads from page to page may carry a code or a flow.
+func checkRedirectHeaders(t *testing.T, path string, status int, h http.Header) {
+	t.Helper()
+	if status != http.StatusSeeOther || h.Get("Cache-Control") != "no-store" || h.Get("Referrer-Policy") != "no-referrer" { // A6
+		t.Errorf("%s: redirects by %d, Cache-Control %q, Referrer-Policy %q", path, status, h.Get("Cache-Control"), h.Get("Referrer-Policy"))
+	}
+}
+
 func TestPageHeaders(t *testing.T) {
 	onBoth(t, options{}, func(t *testing.T, s *site) {
 		s.people()
 		b := s.browser()
-		seen := 0
 		check := func(b *browser, form bool) {
 			t.Helper()
-			seen++
-			policy := `^default-src 'none'; script-src 'none'; style-src 'self'; img-src 'self'; form-action [^;]+; frame-ancestors 'none'; base-uri 'none'$`
-			referrer := "no-referrer"
-			if form {
-				referrer = "same-origin"
+			checkPageHeaders(t, b.at.Path, b.header, b.body)
+			if got := strings.HasPrefix(formActions(b), "'self'"); got != form {
+				t.Errorf("%s: form-action %s", b.at.Path, formActions(b))
 			}
-			h := b.header
-			if !regexp.MustCompile(policy).MatchString(h.Get("Content-Security-Policy")) {
-				t.Errorf("%s: Content-Security-Policy %s", b.at.Path, h.Get("Content-Security-Policy"))
-			}
-			for name, want := range map[string]string{
-				"X-Frame-Options": "DENY", "X-Content-Type-Options": "nosniff", "Referrer-Policy": referrer, "Cache-Control": "no-store",
-				"Cross-Origin-Opener-Policy": "same-origin", "Content-Type": "text/html; charset=utf-8", "Access-Control-Allow-Origin": "",
-			} {
-				if h.Get(name) != want {
-					t.Errorf("%s: %s is %q, want %q", b.at.Path, name, h.Get(name), want)
-				}
-			}
-			if h.Get("Permissions-Policy") == "" || strings.Contains(b.body, "https://fonts") || strings.Contains(b.body, "style=") {
-				t.Errorf("%s: Permissions-Policy %q, or something from elsewhere", b.at.Path, h.Get("Permissions-Policy"))
-			}
-			for _, hop := range b.hops {
-				if hop.StatusCode == http.StatusSeeOther && (hop.Header.Get("Cache-Control") != "no-store" || hop.Header.Get("Referrer-Policy") == "") {
-					t.Errorf("%s: a redirect without Cache-Control or Referrer-Policy", hop.Request.URL.Path)
-				}
+			for _, hop := range b.hops[:len(b.hops)-1] {
+				checkRedirectHeaders(t, hop.Request.URL.Path, hop.StatusCode, hop.Header)
 			}
 		}
 		check(b.open("/"), false)
@@ -133,8 +144,56 @@ func TestPageHeaders(t *testing.T) {
 		check(b.open("/account/password"), true)
 		check(b.open("/logout"), true)
 		check(b.press("submit"), false)
-		if seen != 12 {
-			t.Fatal(seen)
+	})
+}
+
+// T1–T3 by a walk of the router: whatever a route is asked, by whomever, what
+// looks like a page has the headers of a page, what is an error says which
+// request it was and shows a way back, and nothing is our fault.
+func TestEveryRoute(t *testing.T) {
+	onBoth(t, options{}, func(t *testing.T, s *site) {
+		s.people()
+		b := s.browser().open(authorize()).signIn(ada, password).isPage(200, "/consent")
+		flow := "flow=" + url.QueryEscape(b.at.Query().Get("flow"))
+		in := b.sessionName() + "=" + b.cookie("session") + "; " + b.bindingName() + "=" + b.cookie("browser")
+		pages, errors, redirects := 0, 0, 0
+		err := chi.Walk(s.public.(chi.Routes), func(method, route string, _ http.Handler, _ ...func(http.Handler) http.Handler) error {
+			if method != http.MethodGet && method != http.MethodPost {
+				return nil
+			}
+			for _, cookies := range []string{"", in, strings.Replace(in, b.cookie("session"), "forged", 1)} {
+				for _, parameters := range []string{"", flow, "flow=x", "link=x&decision=stay", "%zz", "client_id=nobody", "csrf=x&session=x&client=x"} {
+					path, body := route, parameters
+					if method == http.MethodGet {
+						path, body = route+"?"+parameters, ""
+					}
+					a := s.send(method, path, body, "Accept", "text/html", "Content-Type", formType, "Sec-Fetch-Site", "same-origin", "Cookie", cookies)
+					name := method + " " + path
+					switch {
+					case a.status >= 500:
+						t.Errorf("%s: %d %s", name, a.status, a.body)
+					case a.status >= 300 && a.status < 400:
+						redirects++
+						checkRedirectHeaders(t, name, a.status, a.header)
+					case strings.HasPrefix(a.header.Get("Content-Type"), "text/html"):
+						pages++
+						checkPageHeaders(t, name, a.header, a.body)
+						if a.status >= 400 && a.status != http.StatusUnprocessableEntity {
+							errors++
+							page := &browser{t: t, site: s, tab: tab{body: a.body}}
+							if page.text("request-id") != a.header.Get("X-Request-Id") || page.text("advice") == "" || attr(page.node("home"), "href") != "/" {
+								t.Errorf("%s: %d without its request, advice or way back: %s", name, a.status, a.body)
+							}
+						}
+					case a.header.Get("Access-Control-Allow-Origin") == "" && a.status >= 400 && a.json == nil:
+						t.Errorf("%s: %d, neither a page nor JSON: %s", name, a.status, a.body)
+					}
+				}
+			}
+			return nil
+		})
+		if err != nil || pages < 100 || errors < 50 || redirects < 20 {
+			t.Fatalf("walked %d pages, %d of them errors, and %d redirects: %v", pages, errors, redirects, err)
 		}
 	})
 }

@@ -254,16 +254,19 @@ func TestSessionCookieChanges(t *testing.T) {
 	})
 }
 
-// sessionName returns the name of the session's cookie.
-func (b *browser) sessionName() string {
+// sessionName and bindingName return the names of cookies.
+func (b *browser) sessionName() string { return b.cookieName("session") }
+func (b *browser) bindingName() string { return b.cookieName("browser") }
+
+func (b *browser) cookieName(part string) string {
 	b.t.Helper()
 	u, _ := url.Parse(b.site.url)
 	for _, c := range b.client.Jar.Cookies(u) {
-		if strings.Contains(c.Name, "session") {
+		if strings.Contains(c.Name, part) {
 			return c.Name
 		}
 	}
-	b.t.Fatal("no session")
+	b.t.Fatalf("no cookie %s", part)
 	return ""
 }
 
