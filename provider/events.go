@@ -2,6 +2,7 @@ package provider
 
 import (
 	"context"
+	"log/slog"
 	"net/http"
 )
 
@@ -34,6 +35,10 @@ func originOf(ctx context.Context) Origin {
 	o, _ := ctx.Value(originKey{}).(Origin)
 	return o
 }
+
+// Noter is a ResponseWriter that takes facts for the request's line in the log:
+// one line costs half of what two do, and tells the whole story.
+type Noter interface{ Note(facts ...slog.Attr) }
 
 // withRequest is WithOrigin for an endpoint of our own.
 func withRequest(w http.ResponseWriter, r *http.Request) context.Context {

@@ -22,14 +22,15 @@ func (p *Provider) Token(w http.ResponseWriter, r *http.Request) {
 	}
 	s, grantType := request.GetSession().(*session), r.PostForm.Get("grant_type")
 	p.metrics.tokensIssued.WithLabelValues(grantType).Inc()
-	p.log.LogAttrs(r.Context(), slog.LevelInfo, "token issued",
-		slog.String("request_id", w.Header().Get(RequestIDHeader)),
-		slog.String("grant_type", grantType),
-		slog.String("client_id", request.GetClient().GetID()),
-		slog.String("sub", s.subject),
-		slog.String("jti", s.tokenID),
-		slog.Any("aud", s.award.audience),
-		slog.String("scope", strings.Join(s.award.scopes, " ")))
+	if log, ok := w.(Noter); ok {
+		log.Note(
+			slog.String("grant_type", grantType),
+			slog.String("client_id", request.GetClient().GetID()),
+			slog.String("sub", s.subject),
+			slog.String("jti", s.tokenID),
+			slog.String("aud", strings.Join(s.award.audience, " ")),
+			slog.String("scope", strings.Join(s.award.scopes, " ")))
+	}
 	writeTokens(w, answer)
 }
 

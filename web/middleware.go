@@ -74,12 +74,16 @@ func contains(networks []netip.Prefix, host string) bool {
 	return false
 }
 
-// recorder remembers what was answered.
+// recorder remembers what was answered, for the request's line in the log.
 type recorder struct {
 	http.ResponseWriter
 	status int
 	bytes  int
+	notes  []slog.Attr
 }
+
+// Note implements provider.Noter.
+func (w *recorder) Note(facts ...slog.Attr) { w.notes = append(w.notes, facts...) }
 
 func (w *recorder) WriteHeader(status int) {
 	if w.status == 0 {
@@ -100,8 +104,9 @@ func (w *recorder) Write(b []byte) (int, error) {
 // Unwrap lets http.ResponseController reach the connection.
 func (w *recorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// observe counts and logs each request: the path without its query, which
-// may hold what a log must not.
+// observe counts and logs each request: the path without its query, which may
+// hold what a log must not. The line is written here and now, not buffered: none
+// is lost with the process.
 func (s *Server) observe(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		began := s.now()
@@ -113,7 +118,7 @@ func (s *Server) observe(next http.Handler) http.Handler {
 			route = "none"
 		}
 		s.metrics.observe(route, rec.status, took)
-		s.log.LogAttrs(r.Context(), slog.LevelInfo, "request",
+		line := append(make([]slog.Attr, 0, 16),
 			slog.String("request_id", w.Header().Get(provider.RequestIDHeader)),
 			slog.String("method", r.Method),
 			slog.String("path", provider.LogPath(r)),
@@ -121,6 +126,7 @@ func (s *Server) observe(next http.Handler) http.Handler {
 			slog.Int("bytes", rec.bytes),
 			slog.Int64("micros", took.Microseconds()),
 			slog.String("address", r.RemoteAddr))
+		s.log.LogAttrs(r.Context(), slog.LevelInfo, "request", append(line, rec.notes...)...)
 	})
 }
 
@@ -147,7 +153,7 @@ func (s *Server) recover(next http.Handler) http.Handler {
 	})
 }
 
-// bound gives every request an end.
+// bound gives a request an end.
 func (s *Server) bound(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(r.Context(), s.requestTimeout)

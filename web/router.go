@@ -15,10 +15,11 @@ import (
 func (s *Server) Public() http.Handler {
 	p, base := s.provider, s.issuer.Path()
 	r := chi.NewRouter()
-	r.Use(s.requestID, s.clientAddress, s.observe, s.recover, s.bound, s.headers, middleware.GetHead)
+	r.Use(s.requestID, s.clientAddress, s.observe, s.recover, s.headers, middleware.GetHead)
 
-	// Documents that any site may read. Where the issuer has a path, RFC 8414
-	// §3.1 puts it behind the well-known part and OpenID Connect before it.
+	// Documents that any site may read, prepared in memory. Where the issuer
+	// has a path, RFC 8414 §3.1 puts it behind the well-known part and OpenID
+	// Connect before it.
 	r.Group(func(r chi.Router) {
 		r.Use(cors)
 		s.get(r, "/.well-known/oauth-authorization-server"+base, p.Metadata)
@@ -28,22 +29,27 @@ func (s *Server) Public() http.Handler {
 			s.get(r, base+"/.well-known/oauth-authorization-server", p.Metadata)
 		}
 		s.get(r, base+provider.PathJWKS, p.JWKS)
+	})
 
-		// Protocol endpoints, open to any site because no cookie matters to
-		// them. They check the method themselves, as those below do.
+	// Protocol endpoints. They check the method themselves.
+	r.Group(func(r chi.Router) {
+		r.Use(s.bound)
+		r.HandleFunc(base+provider.PathIntrospection, p.Introspect)
+		// Apps send browsers here, also by POST. That is answered with a
+		// redirect to a GET and changes nothing.
+		r.HandleFunc(base+provider.PathAuthorize, s.authorize)
+		r.HandleFunc(base+provider.PathLogout, s.logout)
+
+		// Open to any site, because no cookie matters to them.
+		r = r.With(cors)
 		r.HandleFunc(base+provider.PathToken, p.Token)
 		r.HandleFunc(base+provider.PathUserInfo, p.UserInfo)
 		r.HandleFunc(base+provider.PathRevocation, p.Revoke)
 	})
-	r.HandleFunc(base+provider.PathIntrospection, p.Introspect)
-	// Apps send browsers here, also by POST. That is answered with a redirect
-	// to a GET and changes nothing.
-	r.HandleFunc(base+provider.PathAuthorize, s.authorize)
-	r.HandleFunc(base+provider.PathLogout, s.logout)
 
 	// Pages: their forms are posted by themselves only.
 	r.Group(func(r chi.Router) {
-		r.Use(s.crossOrigin.Handler)
+		r.Use(s.bound, s.crossOrigin.Handler)
 		r.Get(base+"/", s.home)
 		if base != "" {
 			r.Get(base, s.home)

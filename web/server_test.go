@@ -231,6 +231,35 @@ func TestRequestID(t *testing.T) {
 	})
 }
 
+// A token's facts are in its request's line, which is the only one.
+func TestTokenIsOneLineOfTheLog(t *testing.T) {
+	s := newSite(t, openStore(t, migrations.SQLite), options{})
+	a := s.form("/token", "shop", s.register("shop"), url.Values{"grant_type": {"client_credentials"}, "scope": {"orders:read"}})
+	var lines []map[string]any
+	for line := range strings.Lines(s.log.String()) {
+		var event map[string]any
+		if err := json.Unmarshal([]byte(line), &event); err != nil {
+			t.Fatal(err)
+		}
+		if event["request_id"] == a.header.Get("X-Request-Id") {
+			lines = append(lines, event)
+		}
+	}
+	if len(lines) != 1 {
+		t.Fatalf("%d lines: %v", len(lines), lines)
+	}
+	for name, want := range map[string]any{
+		"msg": "request", "status": 200.0, "grant_type": "client_credentials", "client_id": "shop", "sub": "shop", "aud": ordersURI, "scope": "orders:read",
+	} {
+		if lines[0][name] != want {
+			t.Errorf("%s = %v, want %v", name, lines[0][name], want)
+		}
+	}
+	if jti, _ := lines[0]["jti"].(string); jti == "" {
+		t.Error("no jti")
+	}
+}
+
 // N tokens and N introspections add no row to any table.
 func TestTokensLeaveNoRow(t *testing.T) {
 	onBoth(t, options{}, func(t *testing.T, s *site) {

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -57,6 +58,12 @@ func (c *serveCmd) Run(ctx context.Context, a *app) error {
 	signal.Notify(reload, syscall.SIGHUP)
 	defer signal.Stop(reload)
 
+	if os.Getenv("GOGC") == "" {
+		// What a server remembers is small against what requests throw away:
+		// half as many collections cost a few megabytes and save a tenth of the
+		// processor.
+		debug.SetGCPercent(200)
+	}
 	s, err := a.start(ctx, cfg)
 	if err != nil {
 		return err
