@@ -24,6 +24,8 @@ type Claims struct {
 	expiresAt, issuedAt, notBefore, authTime int64
 
 	bound bool // cnf: only the holder of some key may use the token
+
+	revocation revocationKeys
 }
 
 // Issuer is the iss claim, always the configured one.
@@ -154,6 +156,6 @@ func parseClaims(payload string) (*Claims, error) {
 
 // size estimates the memory c holds, in bytes.
 func (c *Claims) size() int {
-	const fixed, perString = 512, 16
+	const fixed, perString = 768, 16
 	return fixed + len(c.raw) + perString*(len(c.audience)+len(c.scopes)+len(c.roles)+len(c.amr))
 }

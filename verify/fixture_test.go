@@ -1,6 +1,7 @@
 package verify_test
 
 import (
+	"cmp"
 	"context"
 	"crypto"
 	"crypto/ecdsa"
@@ -13,11 +14,11 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
 	"math/big"
 	"net/http"
-	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync"
@@ -27,6 +28,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 
 	"github.com/signet-oidc/signet/verify"
+	"github.com/signet-oidc/signet/verify/internal/feedtest"
 )
 
 const (
@@ -183,7 +185,9 @@ type provider struct {
 	issuer   string
 	keys     []string
 	answer   http.HandlerFunc
-	requests []string // paths, in order
+	feed     *feedtest.Feed // nil: the metadata names none
+	endpoint string         // of the feed, if not where it belongs
+	requests []string       // paths, in order
 }
 
 func newProvider(keys ...signingKey) *provider {
@@ -236,12 +240,17 @@ func (p *provider) document() string {
 
 func (p *provider) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	p.mu.Lock()
-	answer, document := p.answer, p.document()
+	answer, document, feed := p.answer, p.document(), p.feed
+	endpoint := cmp.Or(p.endpoint, p.issuer+"/revocations")
 	p.requests = append(p.requests, r.URL.Path)
 	p.mu.Unlock()
 	switch {
+	case r.URL.Path == "/.well-known/openid-configuration" && feed != nil:
+		fmt.Fprintf(w, `{"issuer":%q,"jwks_uri":%q,"revocation_feed_endpoint":%q}`, p.issuer, p.issuer+"/jwks", endpoint)
 	case r.URL.Path == "/.well-known/openid-configuration":
 		fmt.Fprintf(w, `{"issuer":%q,"jwks_uri":%q}`, p.issuer, p.issuer+"/jwks")
+	case feed != nil && strings.HasPrefix(r.URL.Path, "/revocations/"):
+		feed.ServeHTTP(w, r)
 	case r.URL.Path != "/jwks":
 		http.NotFound(w, r)
 	case answer != nil:
@@ -257,18 +266,70 @@ func (p *provider) RoundTrip(r *http.Request) (*http.Response, error) {
 	return roundTrip(p, r)
 }
 
+// roundTrip calls h, which may go on writing while the answer is read. What h has
+// not flushed is not seen, as with a real server.
 func roundTrip(h http.Handler, r *http.Request) (*http.Response, error) {
-	w := httptest.NewRecorder()
-	done := make(chan struct{})
-	go func() { defer close(done); h.ServeHTTP(w, r) }()
+	ctx, cancel := context.WithCancel(r.Context())
+	in, out := io.Pipe()
+	w := &streamWriter{header: http.Header{}, out: out, begun: make(chan struct{})}
+	go func() {
+		defer cancel()
+		defer out.Close()
+		h.ServeHTTP(w, r.WithContext(ctx))
+		w.Flush()
+	}()
+	stop := context.AfterFunc(r.Context(), func() { out.CloseWithError(context.Cause(r.Context())) })
 	select {
-	case <-done:
-		res := w.Result()
-		res.Request = r
-		return res, nil
+	case <-w.begun:
+		return &http.Response{StatusCode: w.status, Header: w.sent, Request: r,
+			Body: streamBody{in, func() { stop(); cancel() }}}, nil
 	case <-r.Context().Done():
+		in.Close()
 		return nil, r.Context().Err()
 	}
+}
+
+type streamWriter struct {
+	header, sent http.Header
+	status       int
+	out          *io.PipeWriter
+	pending      []byte
+	begun        chan struct{}
+}
+
+func (w *streamWriter) Header() http.Header { return w.header }
+
+func (w *streamWriter) WriteHeader(status int) {
+	if w.status == 0 {
+		w.status, w.sent = status, w.header.Clone()
+	}
+}
+
+func (w *streamWriter) Write(b []byte) (int, error) {
+	w.WriteHeader(http.StatusOK)
+	w.pending = append(w.pending, b...)
+	return len(b), nil
+}
+
+func (w *streamWriter) Flush() {
+	w.WriteHeader(http.StatusOK)
+	select {
+	case <-w.begun:
+	default:
+		close(w.begun)
+	}
+	_, _ = w.out.Write(w.pending) // an error here is the reader gone
+	w.pending = nil
+}
+
+type streamBody struct {
+	*io.PipeReader
+	ended func()
+}
+
+func (b streamBody) Close() error {
+	b.ended()
+	return b.PipeReader.Close()
 }
 
 func (p *provider) client() *http.Client { return &http.Client{Transport: p} }
@@ -293,4 +354,17 @@ func (p *provider) verifierIn(ctx context.Context, t testing.TB, opts ...verify.
 		t.Fatal(err)
 	}
 	return v
+}
+
+func unb64(s string) string {
+	b, err := base64.RawURLEncoding.DecodeString(s)
+	if err != nil {
+		panic(err)
+	}
+	return string(b)
+}
+
+func sha(b []byte) string {
+	sum := sha256.Sum256(b)
+	return b64(string(sum[:]))
 }

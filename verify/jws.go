@@ -2,6 +2,8 @@ package verify
 
 import (
 	"encoding/base64"
+	"fmt"
+	"strconv"
 	"strings"
 )
 
@@ -22,9 +24,12 @@ type jws struct {
 
 // cutJWS refuses whatever has not the outer form of a token, before anything
 // whose size the sender chose is hashed or decoded.
-func cutJWS(token string) (jws, error) {
-	if len(token) > maxToken {
-		return jws{}, malformed("longer than 8 KiB")
+func cutJWS(token string) (jws, error) { return cutParts(token, maxToken) }
+
+// cutParts is cutJWS for what may be longer than a token, limit bytes.
+func cutParts(token string, limit int) (jws, error) {
+	if len(token) > limit {
+		return jws{}, malformed(fmt.Sprintf("longer than %d KiB", limit>>10))
 	}
 	header, rest, _ := strings.Cut(token, ".")
 	payload, signature, ok := strings.Cut(rest, ".")
@@ -83,6 +88,42 @@ func (t *jws) parseHeader() error {
 	// RFC 9068 §4; a media type is compared without case (RFC 7515 §4.1.9).
 	case !strings.EqualFold(typ, "at+jwt") && !strings.EqualFold(typ, "application/at+jwt"):
 		return ErrType
+	}
+	return nil
+}
+
+// parseMessageHeader takes the header of what the issuer signs for verifiers: alg,
+// kid and exactly this typ, and nothing else.
+func (t *jws) parseMessageHeader(typ string) error {
+	var buf [maxHeader]byte
+	text, ok := decodeBase64(buf[:], t.header)
+	if !ok {
+		return malformed("header is not canonical base64url")
+	}
+	var names [4]string
+	var is string
+	s := scan(string(text), names[:])
+	for g := s.object(); s.next(&g); {
+		switch g.name {
+		case "alg":
+			t.alg = s.text()
+		case "kid":
+			t.kid = s.text()
+		case "typ":
+			is = s.text()
+		default:
+			s.fail("unexpected parameter " + strconv.Quote(g.name))
+		}
+	}
+	switch fault := s.end(); {
+	case fault != "":
+		return malformed("header: " + fault)
+	case is != typ:
+		return fmt.Errorf("the message is not of type %s", typ)
+	case t.alg != algES256:
+		return ErrAlgorithm
+	case t.kid == "":
+		return ErrUnknownKey
 	}
 	return nil
 }

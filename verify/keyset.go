@@ -44,8 +44,8 @@ const (
 
 // A publicKey verifies with one algorithm only (RFC 8725 §3.1).
 type publicKey struct {
-	alg string
-	key crypto.PublicKey
+	kid, alg string
+	key      crypto.PublicKey
 }
 
 // newPublicKey binds a JWK to its algorithm, or says why it must not be used.
@@ -53,7 +53,7 @@ func newPublicKey(j *jose.JSONWebKey) (*publicKey, error) {
 	if j.Use != "" && j.Use != "sig" {
 		return nil, errors.New("not for signatures")
 	}
-	k := &publicKey{alg: j.Algorithm, key: j.Key}
+	k := &publicKey{kid: j.KeyID, alg: j.Algorithm, key: j.Key}
 	fits := false
 	switch key := j.Key.(type) {
 	case *ecdsa.PublicKey: // go-jose has checked that the point is on the curve
@@ -203,6 +203,7 @@ type keySource struct {
 	cacheEntries int
 
 	held              atomic.Pointer[heldKeys]
+	found             atomic.Pointer[metadata] // the issuer's, as last read
 	fetches, failures atomic.Uint64
 
 	// Of the fetching goroutine.
@@ -242,10 +243,12 @@ func newKeySource(issuer string, o *options) *keySource {
 	}
 }
 
-// start fetches once and goes on in the background until ctx ends.
-func (s *keySource) start(ctx context.Context) {
+// start fetches once, tells whether that brought keys, and goes on in the
+// background until ctx ends.
+func (s *keySource) start(ctx context.Context) bool {
 	wait := s.fetch(ctx)
 	go s.run(ctx, wait)
+	return s.held.Load() != nil
 }
 
 func (s *keySource) run(ctx context.Context, wait time.Duration) {
@@ -367,10 +370,11 @@ func (s *keySource) load(ctx context.Context) (*keySet, time.Duration, error) {
 	defer cancel()
 	uri := cmp.Or(s.jwksURI, s.discovered)
 	if uri == "" {
-		var err error
-		if uri, err = s.discover(ctx); err != nil {
+		found, err := s.discover(ctx)
+		if err != nil {
 			return nil, 0, err
 		}
+		uri = found.JWKSURI
 	}
 	document, header, err := s.get(ctx, uri)
 	if err != nil {
@@ -384,11 +388,18 @@ func (s *keySource) load(ctx context.Context) (*keySet, time.Duration, error) {
 	return set, refreshAfter(header), nil
 }
 
-// discover asks the issuer's metadata for its jwks_uri.
-func (s *keySource) discover(ctx context.Context) (string, error) {
+// metadata is what we read of the issuer's.
+type metadata struct {
+	Issuer  string `json:"issuer"`
+	JWKSURI string `json:"jwks_uri"`
+	Feed    string `json:"revocation_feed_endpoint"`
+}
+
+// discover reads the issuer's metadata. The follower of the feed calls it too.
+func (s *keySource) discover(ctx context.Context) (*metadata, error) {
 	issuer, err := url.Parse(s.issuer)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	path := strings.TrimSuffix(issuer.Path, "/")
 	var errs []error
@@ -397,36 +408,34 @@ func (s *keySource) discover(ctx context.Context) (string, error) {
 		"/.well-known/oauth-authorization-server" + path, // RFC 8414 §3.1
 	} {
 		at := url.URL{Scheme: issuer.Scheme, Host: issuer.Host, Path: place}
-		uri, err := s.metadata(ctx, issuer, at.String())
+		found, err := s.metadata(ctx, issuer, at.String())
 		if err == nil {
-			return uri, nil
+			s.found.Store(found)
+			return found, nil
 		}
 		errs = append(errs, err)
 	}
-	return "", errors.Join(errs...)
+	return nil, errors.Join(errs...)
 }
 
-func (s *keySource) metadata(ctx context.Context, issuer *url.URL, at string) (string, error) {
+func (s *keySource) metadata(ctx context.Context, issuer *url.URL, at string) (*metadata, error) {
 	document, _, err := s.get(ctx, at)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	var m struct {
-		Issuer  string `json:"issuer"`
-		JWKSURI string `json:"jwks_uri"`
-	}
+	var m metadata
 	if err := json.Unmarshal(document, &m); err != nil {
-		return "", fmt.Errorf("%s is not JSON", at)
+		return nil, fmt.Errorf("%s is not JSON", at)
 	}
 	if m.Issuer != s.issuer { // RFC 8414 §3.3
-		return "", fmt.Errorf("%s names another issuer", at)
+		return nil, fmt.Errorf("%s names another issuer", at)
 	}
 	// The keys must come from whom the tokens come; another place is the
 	// operator's decision, not the network's.
 	if uri, err := url.Parse(m.JWKSURI); err != nil || !sameOrigin(uri, issuer) {
-		return "", fmt.Errorf("%s: jwks_uri is not on the issuer's host", at)
+		return nil, fmt.Errorf("%s: jwks_uri is not on the issuer's host", at)
 	}
-	return m.JWKSURI, nil
+	return &m, nil
 }
 
 // get fetches one small document.

@@ -31,7 +31,7 @@ type authenticated struct {
 // Middleware lets a request through to next when it carries a valid access token
 // in its Authorization header (RFC 6750 §2.1); a token in the query or the body
 // is never read. Other requests are answered as RFC 6750 §3 says, or with 503
-// while the issuer's keys are not known.
+// while the issuer's keys or revocations are not known.
 //
 // It removes the headers by which a proxy might name the user, in whatever
 // spelling: Remote-User, X-Remote-User and -Group; X-User, X-User-Id, -Name,
@@ -136,8 +136,10 @@ func invalidRequest(description string) *refusal {
 // refusalOf puts an error of Verify into the words of RFC 6750 §3.1. The client
 // learns the sentinel's sentence, never the detail.
 func refusalOf(err error) *refusal {
-	if errors.Is(err, ErrNotReady) {
-		return &refusal{status: http.StatusServiceUnavailable, code: "temporarily_unavailable", description: ErrNotReady.Error()}
+	for _, ours := range [...]error{ErrNotReady, ErrStale} {
+		if errors.Is(err, ours) {
+			return &refusal{status: http.StatusServiceUnavailable, code: "temporarily_unavailable", description: ours.Error()}
+		}
 	}
 	description := err.Error()
 	if errors.Is(err, ErrMalformed) {

@@ -28,9 +28,13 @@ var (
 	ErrSenderConstrained = errors.New("the access token needs a proof of possession")
 	ErrExpired           = errors.New("the access token has expired")
 	ErrNotYetValid       = errors.New("the access token is not valid yet")
+	ErrRevoked           = errors.New("the access token has been revoked")
+	ErrTooOld            = errors.New("the access token is too old while revocations cannot be followed") // see [Soft]
 
-	// ErrNotReady says nothing about the token: the issuer's keys are not known.
-	ErrNotReady = errors.New("the issuer's keys are not available")
+	// These say nothing about the token: the issuer's keys or revocations are not
+	// known, or revocations cannot be followed and the policy is [Closed].
+	ErrNotReady = errors.New("the issuer's keys or revocations are not available")
+	ErrStale    = errors.New("revocations cannot be followed")
 )
 
 // malformed adds what a developer, not the client, wants to know.
@@ -62,8 +66,9 @@ type Verifier struct {
 	log              *slog.Logger
 	resourceMetadata string
 	keys             *keySource
+	feed             *follower // nil: WithoutRevocation
 
-	verified, repeated, refused atomic.Uint64
+	verified, repeated, refused, revoked, stale atomic.Uint64
 }
 
 // An Option changes a default of [New].
@@ -79,6 +84,7 @@ type options struct {
 	log              *slog.Logger
 	resourceMetadata string
 	cacheEntries     int
+	revocation       revocationOptions
 }
 
 // WithJWKSURI names the key set's address instead of asking the issuer's
@@ -118,9 +124,10 @@ func WithResourceMetadata(url string) Option { return func(o *options) { o.resou
 func WithCacheEntries(n int) Option { return func(o *options) { o.cacheEntries = n } }
 
 // New makes a Verifier for the tokens issuer signs for audience, both compared
-// exactly. It tries once to fetch the issuer's metadata and keys. A provider that
-// cannot be reached is not an error: fetching goes on in the background until ctx
-// ends, and [Verifier.Ready] tells. An error is a fault in the arguments.
+// exactly. It tries once to fetch the issuer's metadata, keys and revocations. A
+// provider that cannot be reached is not an error: fetching goes on in the
+// background until ctx ends, and [Verifier.Ready] tells. An error is a fault in
+// the arguments.
 func New(ctx context.Context, issuer, audience string, opts ...Option) (*Verifier, error) {
 	o := options{
 		client:       &http.Client{},
@@ -129,6 +136,7 @@ func New(ctx context.Context, issuer, audience string, opts ...Option) (*Verifie
 		now:          time.Now,
 		log:          slog.Default(),
 		cacheEntries: defaultCacheEntries,
+		revocation:   revocationOptions{most: defaultMaxRevocations},
 	}
 	for _, opt := range opts {
 		opt(&o)
@@ -147,7 +155,13 @@ func New(ctx context.Context, issuer, audience string, opts ...Option) (*Verifie
 		resourceMetadata: o.resourceMetadata,
 		keys:             newKeySource(issuer, &o),
 	}
-	v.keys.start(ctx)
+	fetched := v.keys.start(ctx)
+	if o.revocation.off {
+		o.log.InfoContext(ctx, "verify: revocations are not followed: tokens count until they expire", "issuer", issuer)
+		return v, nil
+	}
+	v.feed = newFollower(issuer, v.keys, &o)
+	v.feed.begin(ctx, fetched)
 	return v, nil
 }
 
@@ -189,7 +203,7 @@ func (o *options) validate(issuer, audience string) error {
 	if o.client == nil || o.now == nil || o.log == nil || o.cacheEntries < 0 {
 		return errors.New("nil client, clock or logger, or negative cache size")
 	}
-	return nil
+	return o.revocation.validate()
 }
 
 // secureURL accepts https, and http on loopback only.
@@ -210,21 +224,26 @@ func loopback(host string) bool {
 	return host == "localhost" || net.ParseIP(host).IsLoopback()
 }
 
-// Ready is nil when the issuer's keys are known; else it wraps [ErrNotReady] and
-// the reason of the last failure.
+// Ready is nil when the issuer's keys are known, and its revocations where it has
+// a feed, however old; else it wraps [ErrNotReady] and the reason of the last
+// failure.
 func (v *Verifier) Ready() error {
-	if v.keys.current() != nil {
-		return nil
+	if v.keys.current() == nil {
+		return v.keys.notReady()
 	}
-	return v.keys.notReady()
+	if v.feed != nil {
+		return v.feed.ready()
+	}
+	return nil
 }
 
 // Verify checks an access token (RFC 9068 §4) and returns what it claims. It does
 // no I/O, but waits up to a second for a fetch when the signing key is unknown.
-// A wrong signature is reported before anything the token says.
+// A wrong signature is reported before anything the token says, and whether it is
+// revoked is looked up on each use.
 func (v *Verifier) Verify(ctx context.Context, token string) (*Claims, error) {
 	claims, err := v.verify(ctx, token)
-	if err != nil && !errors.Is(err, ErrNotReady) {
+	if err != nil && !errors.Is(err, ErrNotReady) && !errors.Is(err, ErrStale) {
 		v.refused.Add(1)
 	}
 	return claims, err
@@ -239,10 +258,18 @@ func (v *Verifier) verify(ctx context.Context, token string) (*Claims, error) {
 	if set == nil {
 		return nil, v.keys.notReady()
 	}
+	if v.feed != nil {
+		if err := v.feed.ready(); err != nil {
+			return nil, err
+		}
+	}
 	now := v.now().UnixMilli()
 	sum := sha256.Sum256([]byte(token))
 	if claims := set.verified.get(&sum); claims != nil {
 		if err := v.live(claims, now); err != nil {
+			return nil, err
+		}
+		if err := v.current(claims); err != nil {
 			return nil, err
 		}
 		v.repeated.Add(1)
@@ -262,7 +289,11 @@ func (v *Verifier) verify(ctx context.Context, token string) (*Claims, error) {
 	if err != nil {
 		return nil, err
 	}
+	claims.revocable(keys[0].kid)
 	if err := v.live(claims, now); err != nil {
+		return nil, err
+	}
+	if err := v.current(claims); err != nil {
 		return nil, err
 	}
 	set.verified.put(&sum, claims, now/1000)
@@ -339,6 +370,8 @@ type Stats struct {
 	Keys          int           // usable keys now
 	KeysIgnored   int           // keys of the current set we refuse to use
 	KeyAge        time.Duration // since the last successful fetch; 0 before it
+
+	Revocation RevocationStats
 }
 
 // Stats returns the figures of this moment.
@@ -349,6 +382,7 @@ func (v *Verifier) Stats() Stats {
 		Refused:       v.refused.Load(),
 		Fetches:       v.keys.fetches.Load(),
 		FetchFailures: v.keys.failures.Load(),
+		Revocation:    v.Revocation(),
 	}
 	if held := v.keys.held.Load(); held != nil {
 		s.Keys, s.KeysIgnored, s.KeyAge = held.set.size, held.set.ignored, time.Since(held.fetched)

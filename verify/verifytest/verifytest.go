@@ -3,9 +3,9 @@
 //	issuer := verifytest.NewIssuer(t)
 //	token := issuer.Token("https://orders.example", verifytest.Scope("orders:read"))
 //
-// The issuer serves metadata and keys on loopback and signs what package verify
-// accepts, or, by an option, what it must refuse. It knows nobody and stores
-// nothing: for tests only.
+// The issuer serves metadata, keys and a revocation feed on loopback and signs
+// what package verify accepts, or, by an option, what it must refuse; it revokes
+// what it is told to. It knows nobody and stores nothing: for tests only.
 package verifytest
 
 import (
@@ -20,10 +20,13 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
+
+	"github.com/signet-oidc/signet/verify/internal/feedtest"
 )
 
 // An Issuer signs access tokens with its newest key.
@@ -33,6 +36,9 @@ type Issuer struct {
 	t      testing.TB
 	alg    jose.SignatureAlgorithm
 	server *httptest.Server
+
+	feed   *feedtest.Feed
+	silent atomic.Bool
 
 	mu   sync.Mutex
 	keys []jose.JSONWebKey // private; the last one signs
@@ -47,14 +53,26 @@ func NewIssuer(t testing.TB, alg ...string) *Issuer {
 		i.alg = jose.SignatureAlgorithm(alg[0])
 	}
 	i.Rotate()
+	feedKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	i.must(err)
+	i.feed = feedtest.New("", rand.Text(), jose.JSONWebKey{Key: feedKey, KeyID: rand.Text(), Algorithm: string(jose.ES256), Use: "sig"})
+	i.feed.Intercept = func(_ http.ResponseWriter, r *http.Request) bool {
+		if i.silent.Load() {
+			<-r.Context().Done()
+		}
+		return i.silent.Load()
+	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /.well-known/openid-configuration", func(w http.ResponseWriter, _ *http.Request) {
-		writeJSON(w, map[string]string{"issuer": i.URL, "jwks_uri": i.URL + "/jwks"})
+		writeJSON(w, map[string]string{
+			"issuer": i.URL, "jwks_uri": i.URL + "/jwks", "revocation_feed_endpoint": i.URL + "/revocations",
+		})
 	})
 	mux.HandleFunc("GET /jwks", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, i.published()) })
+	mux.Handle("GET /revocations/", i.feed)
 	i.server = httptest.NewServer(mux)
-	i.URL = i.server.URL
-	t.Cleanup(i.server.Close)
+	i.URL, i.feed.Issuer = i.server.URL, i.server.URL
+	t.Cleanup(i.Stop)
 	return i
 }
 
@@ -77,7 +95,11 @@ func (i *Issuer) Retire() {
 
 // Stop ends the issuer's server, as if the provider were down; it goes on
 // signing.
-func (i *Issuer) Stop() { i.server.Close() }
+func (i *Issuer) Stop() {
+	i.feed.Close()
+	i.server.CloseClientConnections()
+	i.server.Close()
+}
 
 // An Option changes the header or the claims of one token.
 type Option func(header, claims map[string]any)
@@ -160,6 +182,7 @@ func (i *Issuer) published() (set jose.JSONWebKeySet) {
 	for _, key := range i.keys {
 		set.Keys = append(set.Keys, key.Public())
 	}
+	set.Keys = append(set.Keys, i.feed.Key.Public())
 	return set
 }
 

@@ -102,3 +102,29 @@ func TestOrders(t *testing.T) {
 		t.Errorf("answer %d", w.Code)
 	}
 }
+
+func TestRevoke(t *testing.T) {
+	issuer := verifytest.NewIssuer(t)
+	v := newVerifier(t, issuer)
+	token := issuer.Token(audience, verifytest.Subject("bob"), verifytest.Claim("sid", "s1"))
+	if _, err := v.Verify(t.Context(), token); err != nil {
+		t.Fatal(err)
+	}
+	issuer.Revoke("sid", "s1", v)
+	for _, v := range []*verify.Verifier{v, newVerifier(t, issuer)} {
+		if _, err := v.Verify(t.Context(), token); !errors.Is(err, verify.ErrRevoked) {
+			t.Errorf("revoked: %v", err)
+		}
+		if _, err := v.Verify(t.Context(), issuer.Token(audience)); err != nil {
+			t.Errorf("another: %v", err)
+		}
+	}
+	issuer.RevokeBefore("sid", "s1", time.Now().Add(-time.Hour), v)
+	if _, err := v.Verify(t.Context(), token); err != nil {
+		t.Errorf("lifted: %v", err)
+	}
+	issuer.Silence()
+	if got := v.Revocation().State; got != verify.RevocationFresh {
+		t.Errorf("state %s", got)
+	}
+}
