@@ -346,7 +346,9 @@ func (c *userInvite) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	defer i.Close()
-	i.issuer = cmp.Or(c.Issuer, i.issuer)
+	if i.issuer = cmp.Or(c.Issuer, i.issuer); i.issuer == "" {
+		return usage("--issuer is needed: this database was never served, and the link begins with it", "give the URL that `signet serve` will have")
+	}
 	link, expires, err := i.Admin().InviteUser(ctx, c.Name)
 	if err != nil {
 		return err
