@@ -172,8 +172,11 @@ func (p *Provider) Approve(ctx context.Context, a *Authorization, s *SignedIn, g
 func (p *Provider) weigh(ctx context.Context, a *Authorization, s *SignedIn, consented bool) (outcome, *plan, error) {
 	q := a.request
 	o := occasion{
-		prompt: q.prompt, maxAge: q.maxAge, expected: a.expected, essential: q.claims.essentialACR(),
+		prompt: q.prompt, maxAge: q.maxAge, expected: q.claims.subjects(), essential: q.claims.essentialACR(),
 		consented: consented, alwaysAsk: needsNative(q.redirectURI), now: p.now(),
+	}
+	if a.expected != "" { // which is one of those
+		o.expected = []string{a.expected}
 	}
 	if s == nil {
 		return decide(o), nil, nil

@@ -37,7 +37,7 @@ type Authorization struct {
 	Session, User string
 
 	form     url.Values // canonical: known parameters only
-	expected string     // the sub that has to sign in, or ""
+	expected string     // the sub that id_token_hint says has to sign in, or ""
 	offer    string     // a digest of what the consent form listed
 	request  *authorizationRequest
 }
@@ -188,7 +188,7 @@ func (p *Provider) BeginAuthorization(ctx context.Context, r *http.Request) (*Au
 	if err := p.judge(ctx, a); err != nil {
 		return nil, err
 	}
-	if a.expected, err = p.expectedSubject(a); err != nil {
+	if a.expected, err = p.hintedSubject(a); err != nil {
 		return nil, err
 	}
 	form.Del("id_token_hint") // what it said is kept in expected
@@ -446,19 +446,17 @@ func readLocales(s string) []string {
 	return tags
 }
 
-// expectedSubject returns the sub that the request expects to sign in: that of
-// id_token_hint or of the claims parameter (OIDC Core §3.1.2.1, §5.5.1).
-func (p *Provider) expectedSubject(a *Authorization) (string, error) {
-	expected := a.request.claims.subject()
-	hint := a.form.Get("id_token_hint")
-	if hint == "" {
-		return expected, nil
+// hintedSubject returns the sub of id_token_hint, or "" (OIDC Core §3.1.2.1).
+func (p *Provider) hintedSubject(a *Authorization) (string, error) {
+	given := a.form.Get("id_token_hint")
+	if given == "" {
+		return "", nil
 	}
-	h, err := p.readHint(a.request.view, hint)
+	h, err := p.readHint(a.request.view, given)
 	if err != nil || h.clientID != a.request.client.ID {
 		return "", a.refuse(p, "invalid_request", "id_token_hint is not an ID token that was issued here to this client.")
 	}
-	if expected != "" && expected != h.subject {
+	if wanted := a.request.claims.subjects(); len(wanted) > 0 && !slices.Contains(wanted, h.subject) {
 		return "", a.refuse(p, "invalid_request", "id_token_hint and claims name different subjects.")
 	}
 	return h.subject, nil
@@ -489,26 +487,33 @@ func readClaims(s string) (claimsRequest, error) {
 	return c, nil
 }
 
-// subject returns the one sub that is acceptable, or "".
-func (c claimsRequest) subject() string {
-	if w := c.IDToken["sub"]; w != nil {
-		s, _ := w.Value.(string)
-		return s
+// subjects returns the subs one of which has to sign in; none: anybody.
+func (c claimsRequest) subjects() []string {
+	if subs := c.IDToken["sub"].accepted(); len(subs) > 0 {
+		return subs
 	}
-	return ""
+	return c.UserInfo["sub"].accepted()
 }
 
 // essentialACR returns the authentication classes one of which is essential (OIDC Core §5.5.1.1).
 func (c claimsRequest) essentialACR() []string {
-	w := c.IDToken["acr"]
-	if w == nil || !w.Essential {
+	if w := c.IDToken["acr"]; w != nil && w.Essential {
+		return w.accepted()
+	}
+	return nil
+}
+
+// accepted returns what value and values name. What is no text is kept as some
+// text that nothing equals, so that it is not taken for no demand.
+func (w *claimWanted) accepted() []string {
+	if w == nil {
 		return nil
 	}
-	var classes []string
+	var list []string
 	for _, v := range append([]any{w.Value}, w.Values...) {
-		if s, ok := v.(string); ok {
-			classes = append(classes, s)
+		if v != nil {
+			list = append(list, fmt.Sprint(v))
 		}
 	}
-	return classes
+	return list
 }

@@ -10,7 +10,7 @@ type occasion struct {
 	// What the request asks for (OIDC Core §3.1.2.1).
 	prompt    []string      // none, login, consent, select_account
 	maxAge    time.Duration // negative: not given
-	expected  string        // the sub that id_token_hint or claims names, or ""
+	expected  []string      // the subs that id_token_hint or claims names (OIDC Core §5.5.1); none: anybody
 	essential []string      // authentication classes one of which is essential (OIDC Core §5.5.1.1)
 
 	// Who is there.
@@ -62,7 +62,7 @@ func decide(o occasion) outcome {
 	switch {
 	case !o.signedIn:
 		return ask(askLogin, refuseLogin)
-	case o.expected != "" && o.expected != o.subject:
+	case len(o.expected) > 0 && !slices.Contains(o.expected, o.subject):
 		if o.signedInHere { // asked once already
 			return refuseLogin
 		}
