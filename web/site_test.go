@@ -3,6 +3,7 @@ package web_test
 import (
 	"bytes"
 	"context"
+	"database/sql"
 	"encoding/base64"
 	"encoding/json"
 	"io"
@@ -136,17 +137,28 @@ func (d database) open(t testing.TB) storage.Store {
 	return store
 }
 
-// rows counts the rows of every table.
-func (d database) rows(t testing.TB) map[string]int {
+// raw returns a connection that knows nothing of the schema.
+func (d database) raw(t testing.TB) *sql.DB {
 	t.Helper()
-	open, tables := sqlite.DB, `SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'`
+	open := sqlite.DB
 	if d.engine == migrations.Postgres {
-		open, tables = postgres.DB, `SELECT tablename FROM pg_tables WHERE schemaname = current_schema()`
+		open = postgres.DB
 	}
 	db, err := open(d.at)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return db
+}
+
+// rows counts the rows of every table.
+func (d database) rows(t testing.TB) map[string]int {
+	t.Helper()
+	tables := `SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'`
+	if d.engine == migrations.Postgres {
+		tables = `SELECT tablename FROM pg_tables WHERE schemaname = current_schema()`
+	}
+	db := d.raw(t)
 	defer db.Close()
 	names, err := db.QueryContext(t.Context(), tables)
 	if err != nil {
