@@ -162,10 +162,10 @@ func (p *Provider) ChangePassword(ctx context.Context, s *SignedIn, current, rep
 	if err := p.countAttempt(ctx, count); err != nil {
 		return "", err
 	}
-	if right, _ := verifyPassword(password.Hash, current); !right {
+	if right, _ := p.policy.passwordCost().verify(password.Hash, current); !right {
 		return "", ErrBadCredentials
 	}
-	hash, err := newPasswordHash(replacement, current, p.issuer.String(), s.User)
+	hash, err := p.newPasswordHash(replacement, current, s.User)
 	if err != nil {
 		return "", err
 	}

@@ -57,7 +57,7 @@ func (a *Admin) CreateUser(ctx context.Context, u storage.User, password string)
 	}
 	hash := ""
 	if password != "" {
-		hash = hashPassword(password)
+		hash = a.policy.passwordCost().hash(password)
 	}
 	u.ID = uuid.NewString()
 	u.Roles = distinct(u.Roles)
@@ -108,7 +108,7 @@ func (a *Admin) SetPassword(ctx context.Context, name, password string) (storage
 	if err := f.Err(); err != nil {
 		return storage.User{}, err
 	}
-	hash := hashPassword(password)
+	hash := a.policy.passwordCost().hash(password)
 	err = a.updateUsers(ctx, func(ctx context.Context, tx change) error {
 		err := tx.setPassword(ctx, u.ID, hash)
 		if errors.Is(err, storage.ErrReference) { // deleted meanwhile

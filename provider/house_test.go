@@ -95,6 +95,7 @@ func newHouse(t testing.TB, engine migrations.Engine, change func(*Policy)) *hou
 	}
 	policy := DefaultPolicy()
 	policy.PasswordQueue = 256
+	policy.PasswordMemory, policy.PasswordPasses = 64, 1 // so that sign-ins cost tests nothing
 	if change != nil {
 		change(&policy)
 	}

@@ -103,7 +103,7 @@ func (p *Provider) UseInvitation(ctx context.Context, link, password string) (st
 		return storage.User{}, err
 	}
 	defer release()
-	hash, err := newPasswordHash(password, "", p.issuer.String(), user)
+	hash, err := p.newPasswordHash(password, "", user)
 	if err != nil {
 		return storage.User{}, err
 	}

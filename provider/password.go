@@ -19,12 +19,8 @@ import (
 	"github.com/signet-oidc/signet/storage"
 )
 
-// Cost of a password hash: OWASP's recommendation for argon2id, and about
-// 20 ms of one core (BenchmarkHashPassword). It is written into every hash, so
-// it can be raised later.
+// What every password hash has in common.
 const (
-	argonMemory  = 19 << 10 // KiB
-	argonTime    = 2
 	argonThreads = 1
 	argonSalt    = 16 // bytes
 	argonKey     = 32 // bytes
@@ -75,47 +71,50 @@ func checkPassword(password, issuer string, user storage.User) error {
 	return nil
 }
 
-// hashPassword returns the password's PHC string. It takes tens of
-// milliseconds on purpose: never call it inside a transaction.
-func hashPassword(password string) string {
+// argonCost is what a hash costs, and what a PHC string says of how it was
+// made: so it can be raised later.
+type argonCost struct {
+	memory, time uint32 // KiB, passes
+	threads      uint8
+}
+
+// hash returns the password's PHC string. It takes long on purpose: never call
+// it inside a transaction.
+func (c argonCost) hash(password string) string {
 	salt := make([]byte, argonSalt)
 	_, _ = rand.Read(salt) // never fails: it aborts the program instead
-	key := argon2.IDKey([]byte(normalPassword(password)), salt, argonTime, argonMemory, argonThreads, argonKey)
+	return c.phc(salt, argon2.IDKey([]byte(normalPassword(password)), salt, c.time, c.memory, c.threads, argonKey))
+}
+
+// nobody returns what a password is compared with when there is nothing to
+// compare it with: the same work, and no password matches.
+func (c argonCost) nobody() string { return c.phc(make([]byte, argonSalt), make([]byte, argonKey)) }
+
+func (c argonCost) phc(salt, key []byte) string {
 	b64 := base64.RawStdEncoding
 	return fmt.Sprintf("$argon2id$v=%d$m=%d,t=%d,p=%d$%s$%s",
-		argon2.Version, argonMemory, argonTime, argonThreads, b64.EncodeToString(salt), b64.EncodeToString(key))
+		argon2.Version, c.memory, c.time, c.threads, b64.EncodeToString(salt), b64.EncodeToString(key))
 }
 
 // newPasswordHash returns the hash of a password that the user chose in place
 // of old ("": there is none), or an *InvalidError that says why it is refused.
-func newPasswordHash(password, old, issuer string, user storage.User) (string, error) {
+func (p *Provider) newPasswordHash(password, old string, user storage.User) (string, error) {
 	var f InvalidError
-	f.check("password", "", checkPassword(password, issuer, user))
+	f.check("password", "", checkPassword(password, p.issuer.String(), user))
 	if old != "" && normalPassword(password) == normalPassword(old) {
 		f.Add("password", "is the one to be replaced", "choose another")
 	}
 	if err := f.Err(); err != nil {
 		return "", err
 	}
-	return hashPassword(password), nil
+	return p.policy.passwordCost().hash(password), nil
 }
 
-// dummyHash is what a password is compared with when there is nothing to
-// compare it with: the same work, and no password matches.
-const dummyHash = "$argon2id$v=19$m=19456,t=2,p=1$AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
-
-// argonCost is what a PHC string says of how it was made.
-type argonCost struct {
-	memory, time uint32
-	threads      uint8
-}
-
-// verifyPassword reports, in constant time, whether the PHC string is the
-// password's, and whether it was made at another cost than today's. It takes
-// tens of milliseconds on purpose.
-func verifyPassword(phc, password string) (right, outdated bool) {
+// verify reports, in constant time, whether the PHC string is the password's,
+// and whether it was made at another cost than c. It takes long on purpose.
+func (c argonCost) verify(phc, password string) (right, outdated bool) {
 	var version int
-	var c argonCost
+	var made argonCost
 	parts := strings.Split(phc, "$") // "", argon2id, v=, m=,t=,p=, salt, key
 	if len(parts) != 6 || parts[1] != "argon2id" {
 		return false, false
@@ -123,8 +122,8 @@ func verifyPassword(phc, password string) (right, outdated bool) {
 	if _, err := fmt.Sscanf(parts[2], "v=%d", &version); err != nil || version != argon2.Version {
 		return false, false
 	}
-	if _, err := fmt.Sscanf(parts[3], "m=%d,t=%d,p=%d", &c.memory, &c.time, &c.threads); err != nil ||
-		c.time == 0 || c.threads == 0 || c.memory > maxArgonMemory || c.time > maxArgonTime {
+	if _, err := fmt.Sscanf(parts[3], "m=%d,t=%d,p=%d", &made.memory, &made.time, &made.threads); err != nil ||
+		made.time == 0 || made.threads == 0 || made.memory > maxArgonMemory || made.time > maxArgonTime {
 		return false, false
 	}
 	salt, err := base64.RawStdEncoding.DecodeString(parts[4])
@@ -135,8 +134,8 @@ func verifyPassword(phc, password string) (right, outdated bool) {
 	if err != nil || len(key) < 16 || len(password) > maxPassword {
 		return false, false
 	}
-	got := argon2.IDKey([]byte(normalPassword(password)), salt, c.time, c.memory, c.threads, uint32(len(key)))
-	return subtle.ConstantTimeCompare(got, key) == 1, c != argonCost{argonMemory, argonTime, argonThreads}
+	got := argon2.IDKey([]byte(normalPassword(password)), salt, made.time, made.memory, made.threads, uint32(len(key)))
+	return subtle.ConstantTimeCompare(got, key) == 1, made != c
 }
 
 // An imported hash may cost this much and no more.

@@ -62,7 +62,8 @@ func TestGeneratedPasswordIsAccepted(t *testing.T) {
 // byte of what was typed.
 func TestHashPassword(t *testing.T) {
 	typed := strings.Repeat("correct horse ", 20) + "caf\u00e9"
-	phc := hashPassword(typed)
+	cost := DefaultPolicy().passwordCost()
+	phc := cost.hash(typed)
 	parts := strings.Split(phc, "$")
 	if len(parts) != 6 || parts[1] != "argon2id" || parts[2] != "v=19" || parts[3] != "m=19456,t=2,p=1" {
 		t.Fatalf("not the PHC string wanted: %s", phc)
@@ -92,13 +93,14 @@ func TestHashPassword(t *testing.T) {
 			t.Errorf("%s: same hash is %t, want %t", name, !test.same, test.same)
 		}
 	}
-	if hashPassword(typed) == phc {
+	if cost.hash(typed) == phc {
 		t.Error("the same password twice has the same hash: no salt")
 	}
 }
 
 func BenchmarkHashPassword(b *testing.B) {
+	cost := DefaultPolicy().passwordCost()
 	for b.Loop() {
-		hashPassword("a quiet heron at dawn")
+		cost.hash("a quiet heron at dawn")
 	}
 }

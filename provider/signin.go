@@ -103,7 +103,7 @@ func (p *Provider) signIn(ctx context.Context, a SignInAttempt) (*SignInResult, 
 		return nil, err
 	}
 	// Whoever there is to check, one hash is computed.
-	right, outdated := verifyPassword(password.Hash, a.Password)
+	right, outdated := p.policy.passwordCost().verify(password.Hash, a.Password)
 	if !right || !user.Enabled {
 		p.log.InfoContext(ctx, "sign-in refused", "user", user.ID, "address", a.Address) // never what was typed
 		return nil, ErrBadCredentials
@@ -114,11 +114,11 @@ func (p *Provider) signIn(ctx context.Context, a SignInAttempt) (*SignInResult, 
 	newHash := password.Hash
 	switch {
 	case a.NewPassword != "":
-		if newHash, err = newPasswordHash(a.NewPassword, a.Password, p.issuer.String(), user); err != nil {
+		if newHash, err = p.newPasswordHash(a.NewPassword, a.Password, user); err != nil {
 			return nil, err
 		}
 	case outdated:
-		newHash = hashPassword(a.Password)
+		newHash = p.policy.passwordCost().hash(a.Password)
 	}
 
 	now := p.now()
@@ -159,7 +159,7 @@ func (p *Provider) signIn(ctx context.Context, a SignInAttempt) (*SignInResult, 
 // credentials returns who has this name and their password, or nobody and a
 // password that nothing matches.
 func (p *Provider) credentials(ctx context.Context, login string) (storage.User, storage.Password, error) {
-	nobody := storage.Password{Hash: dummyHash}
+	nobody := storage.Password{Hash: p.policy.passwordCost().nobody()}
 	key, err := LoginKey(login)
 	if err != nil {
 		return storage.User{}, nobody, nil

@@ -293,7 +293,7 @@ func TestPasswordSetBySomebodyElse(t *testing.T) {
 		ctx := t.Context()
 		ann := d.signIn("ann")
 		must(t, d.store.Update(ctx, func(ctx context.Context, tx storage.Tx) error {
-			return tx.SetPassword(ctx, storage.Password{UserID: ann.User.ID, Hash: hashPassword("one time password"), MustChange: true, CreatedAt: d.now(), UpdatedAt: d.now()})
+			return tx.SetPassword(ctx, storage.Password{UserID: ann.User.ID, Hash: d.p.policy.passwordCost().hash("one time password"), MustChange: true, CreatedAt: d.now(), UpdatedAt: d.now()})
 		}))
 		try := func(replacement string) error {
 			_, err := d.p.SignIn(ctx, SignInAttempt{Login: "ann", Password: "one time password", NewPassword: replacement, Address: "192.0.2.1"})
@@ -325,11 +325,11 @@ func TestOutdatedHashIsReplaced(t *testing.T) {
 	d.signIn("ann")
 	got, err := d.store.Password(t.Context(), ann.User.ID)
 	must(t, err)
-	if right, outdated := verifyPassword(got.Hash, housePassword); !right || outdated {
+	if right, outdated := d.p.policy.passwordCost().verify(got.Hash, housePassword); !right || outdated {
 		t.Errorf("kept as %s", got.Hash[:30])
 	}
-	for _, bad := range []string{"", "plain", "$argon2id$v=19$m=99999999,t=1,p=1$AAAA$AAAA", "$argon2id$v=19$m=1024,t=1,p=1$AAAA$", dummyHash} {
-		if right, _ := verifyPassword(bad, ""); right {
+	for _, bad := range []string{"", "plain", "$argon2id$v=19$m=99999999,t=1,p=1$AAAA$AAAA", "$argon2id$v=19$m=1024,t=1,p=1$AAAA$", d.p.policy.passwordCost().nobody()} {
+		if right, _ := d.p.policy.passwordCost().verify(bad, ""); right {
 			t.Errorf("%q has a password", bad)
 		}
 	}

@@ -215,7 +215,8 @@ func newSite(t testing.TB, store storage.Store, o options) *site {
 		o.algs = []string{keys.ES256, keys.EdDSA}
 	}
 	policy := provider.DefaultPolicy()
-	policy.RegistryPoll = 20 * time.Millisecond // so that tests need not wait long
+	policy.RegistryPoll = 20 * time.Millisecond          // so that tests need not wait long
+	policy.PasswordMemory, policy.PasswordPasses = 64, 1 // and sign-ins cost nothing
 	if o.policy != nil {
 		o.policy(&policy)
 	}
