@@ -41,7 +41,7 @@ func readWish(form url.Values, policy Policy) (wish, error) {
 		if s == "" {
 			continue
 		}
-		if !validScopeToken(s) {
+		if !ValidScope(s) {
 			return w, invalidScope("scope holds a character that RFC 6749 section 3.3 does not allow.")
 		}
 		if !slices.Contains(w.scopes, s) {
@@ -66,8 +66,8 @@ func readWish(form url.Values, policy Policy) (wish, error) {
 	return w, nil
 }
 
-// validScopeToken reports whether s is a scope-token of RFC 6749 §3.3.
-func validScopeToken(s string) bool {
+// ValidScope reports whether s is a scope-token of RFC 6749 §3.3.
+func ValidScope(s string) bool {
 	for i := 0; i < len(s); i++ {
 		if c := s[i]; c <= 0x20 || c == '"' || c == '\\' || c > 0x7e {
 			return false

@@ -69,6 +69,7 @@ func (p *Provider) newMetadata() *document {
 		JWKSURI                                    string   `json:"jwks_uri"`
 		IntrospectionEndpoint                      string   `json:"introspection_endpoint"`
 		RevocationEndpoint                         string   `json:"revocation_endpoint"`
+		RevocationFeedEndpoint                     string   `json:"revocation_feed_endpoint"` // ours, for the package verify
 		ScopesSupported                            []string `json:"scopes_supported"`
 		ResponseTypesSupported                     []string `json:"response_types_supported"`
 		ResponseModesSupported                     []string `json:"response_modes_supported"`
@@ -98,6 +99,7 @@ func (p *Provider) newMetadata() *document {
 		JWKSURI:                                    p.issuer.Endpoint(PathJWKS),
 		IntrospectionEndpoint:                      p.issuer.Endpoint(PathIntrospection),
 		RevocationEndpoint:                         p.issuer.Endpoint(PathRevocation),
+		RevocationFeedEndpoint:                     p.issuer.Endpoint(PathFeed),
 		ScopesSupported:                            oidcScopes,
 		ResponseTypesSupported:                     []string{"code"},
 		ResponseModesSupported:                     []string{ModeQuery, ModeFormPost},

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"strconv"
+	"time"
 
 	"github.com/ory/fosite"
 
@@ -19,7 +21,8 @@ type Error struct {
 	Description string
 	Status      int
 	cause       error
-	client      string // who was refused, once that is known; for the log
+	client      string        // who was refused, once that is known; for the log
+	retry       time.Duration // of a 503: when to come back; 0: soon
 }
 
 func (e *Error) Error() string {
@@ -89,6 +92,13 @@ func unavailable(cause error) *Error {
 		"The authorization server cannot answer right now; try again shortly.").because(cause)
 }
 
+// busyFor is a 503 for whom the server has no room before wait is over.
+func busyFor(wait time.Duration, cause error) *Error {
+	e := unavailable(cause)
+	e.retry = wait
+	return e
+}
+
 // toError is the single table from what the house returns to what a client is
 // told: ours as they are, the database's absence as 503, fosite's own findings
 // by their RFC code, and everything else as a fault of ours.
@@ -124,7 +134,7 @@ func (p *Provider) writeError(w http.ResponseWriter, r *http.Request, err error)
 		// RFC 9110 §11.6.1; RFC 6749 §5.2 asks for it where Basic was tried.
 		h.Set("WWW-Authenticate", `Basic realm="`+p.issuer.String()+`", charset="UTF-8"`)
 	case http.StatusServiceUnavailable:
-		h.Set("Retry-After", "2")
+		h.Set("Retry-After", strconv.Itoa(max(2, int(e.retry.Seconds()))))
 	case http.StatusTooManyRequests:
 		h.Set("Retry-After", "30")
 	}

@@ -17,6 +17,10 @@ const (
 	PathIntrospection = "/introspect"
 	PathRevocation    = "/revoke"
 	PathJWKS          = "/jwks"
+	PathFeed          = "/revocations" // what verifiers follow
+	PathFeedSnapshot  = PathFeed + "/snapshot"
+	PathFeedStream    = PathFeed + "/stream"
+	PathFeedPoll      = PathFeed + "/poll"
 	PathSetUp         = "/setup" // where set-up links lead; a page of web's
 )
 

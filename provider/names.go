@@ -194,7 +194,7 @@ func checkScopeToken(s string) error {
 	if s == "" || len(s) > 128 {
 		return errors.New("has to have 1 to 128 characters")
 	}
-	if !validScopeToken(s) {
+	if !ValidScope(s) {
 		return errors.New(`may have no space, " or \ and only ASCII (RFC 6749 §3.3)`)
 	}
 	if slices.Contains(oidcScopes, s) {

@@ -75,6 +75,9 @@ type Policy struct {
 	// CachedClients and CachedTokens bound what a replica remembers.
 	CachedClients int
 	CachedTokens  int
+	// FeedConnections bounds how many verifiers follow the revocation feed at
+	// one replica.
+	FeedConnections int
 }
 
 // DefaultPolicy returns the settings the documentation describes.
@@ -115,6 +118,7 @@ func DefaultPolicy() Policy {
 		MaxResources:           8,
 		CachedClients:          10_000,
 		CachedTokens:           10_000,
+		FeedConnections:        2_000,
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-jose/go-jose/v3"
@@ -15,10 +16,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/signet-oidc/signet/provider/keys"
+	"github.com/signet-oidc/signet/provider/revocation"
 	"github.com/signet-oidc/signet/storage"
 )
 
-// Config is what a Provider is made of. All fields are required.
+// Config is what a Provider is made of. All fields but FeedScope are required.
 type Config struct {
 	Issuer Issuer
 	Store  storage.Store
@@ -27,10 +29,13 @@ type Config struct {
 	// first start makes keys for each.
 	Algorithms []string
 	Policy     Policy
-	Outbound   *Outbound
-	Metrics    prometheus.Registerer
-	Log        *slog.Logger
-	Now        func() time.Time
+	// FeedScope is what an access token needs to read the revocation feed; ""
+	// leaves it open to anybody.
+	FeedScope string
+	Outbound  *Outbound
+	Metrics   prometheus.Registerer
+	Log       *slog.Logger
+	Now       func() time.Time
 }
 
 // Provider answers the protocol endpoints of one issuer. It is safe for
@@ -50,6 +55,10 @@ type Provider struct {
 	tokens     *cache[[sha256.Size]byte, *issued]
 	metrics    *metrics
 	metadata   *document
+
+	feed            *revocation.Feed
+	feedScope       string
+	feedConnections atomic.Int64
 }
 
 // New composes a Provider. It makes the keys a new database lacks and reads
@@ -70,6 +79,7 @@ func New(ctx context.Context, cfg Config) (*Provider, error) {
 		hashing:    newHashGate(cfg.Policy.PasswordHashes, cfg.Policy.PasswordQueue),
 		remoteKeys: newRemoteKeys(cfg.Outbound, cfg.Policy.CachedClients),
 		tokens:     newCache[[sha256.Size]byte, *issued](cfg.Policy.CachedTokens),
+		feedScope:  cfg.FeedScope,
 	}
 	p.registry = &registry{store: cfg.Store, sealer: cfg.Sealer, clock: p.clock, policy: cfg.Policy, now: cfg.Now, log: cfg.Log}
 	if err := p.claimIssuer(ctx); err != nil {
@@ -84,6 +94,11 @@ func New(ctx context.Context, cfg Config) (*Provider, error) {
 	if err := p.registry.refresh(ctx); err != nil {
 		return nil, err
 	}
+	var err error
+	if p.feed, err = p.openFeed(ctx); err != nil {
+		return nil, err
+	}
+	p.metrics.watchFeed(cfg.Metrics, p.feed, &p.feedConnections)
 	return p, nil
 }
 
@@ -154,12 +169,13 @@ func (refuseFetches) Resolve(context.Context, string, bool) (*jose.JSONWebKeySet
 }
 
 // Run does what goes on in the background until ctx ends: it follows changes
-// other processes make, watches the clock and removes expired rows.
+// other processes make and the revocation log, watches the clock and removes expired rows.
 func (p *Provider) Run(ctx context.Context) {
 	var group sync.WaitGroup
 	group.Go(func() { p.registry.run(ctx) })
 	group.Go(func() { p.clock.run(ctx) })
 	group.Go(func() { p.prune(ctx) })
+	group.Go(func() { p.feed.Run(ctx) })
 	group.Wait()
 }
 

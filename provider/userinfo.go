@@ -30,10 +30,16 @@ func invalidToken(cause error) *bearerError {
 // an access token meant for this issuer release about its person.
 func (p *Provider) UserInfo(w http.ResponseWriter, r *http.Request) {
 	claims, err := p.userInfo(w, r)
-	if err == nil {
-		writeJSON(w, http.StatusOK, claims)
+	if err != nil {
+		p.writeBearerError(w, r, err, scopeOpenID)
 		return
 	}
+	writeJSON(w, http.StatusOK, claims)
+}
+
+// writeBearerError answers with an error of RFC 6750 §3, or any other. scope is
+// what the endpoint asks for.
+func (p *Provider) writeBearerError(w http.ResponseWriter, r *http.Request, err error, scope string) {
 	var refused *bearerError
 	if !errors.As(err, &refused) {
 		p.writeError(w, r, err)
@@ -44,7 +50,7 @@ func (p *Provider) UserInfo(w http.ResponseWriter, r *http.Request) {
 		challenge += `, error="` + refused.code + `", error_description="` + refused.description + `"`
 	}
 	if refused.code == "insufficient_scope" {
-		challenge += `, scope="` + scopeOpenID + `"`
+		challenge += `, scope="` + scope + `"`
 	}
 	w.Header().Set("WWW-Authenticate", challenge)
 	p.log.LogAttrs(r.Context(), slog.LevelInfo, "request refused",

@@ -162,6 +162,20 @@ func (s *Server) bound(next http.Handler) http.Handler {
 	})
 }
 
+// untilDrained ends what would go on by itself when the server is to stop.
+func (s *Server) untilDrained(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if s.drained.Err() != nil {
+			writeStatus(w, http.StatusServiceUnavailable, "draining")
+			return
+		}
+		ctx, cancel := context.WithCancel(r.Context())
+		defer cancel()
+		defer context.AfterFunc(s.drained, cancel)()
+		next.ServeHTTP(w, r.WithContext(ctx))
+	})
+}
+
 // headers sets what every answer carries, page or not.
 func (s *Server) headers(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

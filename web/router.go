@@ -31,6 +31,15 @@ func (s *Server) Public() http.Handler {
 		s.get(r, base+provider.PathJWKS, p.JWKS)
 	})
 
+	// What verifiers follow. It goes on for as long as they like, so it has
+	// limits of its own in place of every request's.
+	r.Group(func(r chi.Router) {
+		r.Use(cors, s.untilDrained)
+		s.get(r, base+provider.PathFeedSnapshot, p.FeedSnapshot)
+		s.get(r, base+provider.PathFeedStream, p.FeedStream)
+		s.get(r, base+provider.PathFeedPoll, p.FeedPoll)
+	})
+
 	// Protocol endpoints. They check the method themselves.
 	r.Group(func(r chi.Router) {
 		r.Use(s.bound)

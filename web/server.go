@@ -41,7 +41,8 @@ type Server struct {
 	log            *slog.Logger
 	now            func() time.Time
 	trusted        atomic.Pointer[[]netip.Prefix]
-	draining       atomic.Bool
+	drained        context.Context // ends when draining begins
+	drain          context.CancelFunc
 }
 
 // New returns a Server; Public and Admin are its handlers.
@@ -58,6 +59,7 @@ func New(cfg Config) *Server {
 		log:            cfg.Log,
 		now:            cfg.Now,
 	}
+	s.drained, s.drain = context.WithCancel(context.Background())
 	s.crossOrigin.SetDenyHandler(http.HandlerFunc(s.forbidden))
 	// Behind a proxy that changes the Host header, our own pages would look
 	// like another site's to it.
@@ -72,8 +74,9 @@ func New(cfg Config) *Server {
 func (s *Server) SetTrustedProxies(networks []netip.Prefix) { s.trusted.Store(&networks) }
 
 // Drain makes /readyz say no, so that a load balancer sends no more requests;
-// those that come all the same are answered.
-func (s *Server) Drain() { s.draining.Store(true) }
+// those that come all the same are answered, except that the revocation feed's
+// streams end, for they would not by themselves.
+func (s *Server) Drain() { s.drain() }
 
 // live says that the process runs; it asks nobody else.
 func (s *Server) live(w http.ResponseWriter, _ *http.Request) {
@@ -86,7 +89,7 @@ func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
 	defer cancel()
 	err := s.provider.Ready(ctx)
 	switch {
-	case s.draining.Load():
+	case s.drained.Err() != nil:
 		writeStatus(w, http.StatusServiceUnavailable, "draining")
 	case err != nil:
 		s.log.Warn("not ready", "cause", err.Error())

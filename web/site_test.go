@@ -50,6 +50,7 @@ type site struct {
 	admin    *provider.Admin
 	provider *provider.Provider
 	logger   *slog.Logger
+	server   *web.Server
 	public   http.Handler // what the listener serves
 	ops      http.Handler // the admin listener
 	metrics  *prometheus.Registry
@@ -58,15 +59,16 @@ type site struct {
 
 // options change what a site is made with.
 type options struct {
-	path    string // the issuer's path
-	now     func() time.Time
-	policy  func(*provider.Policy)
-	proxies []netip.Prefix
-	allow   []netip.Prefix // outbound
-	quiet   bool           // keeps no log, for benchmarks
-	algs    []string       // nil: those whose keys are made in no time
-	beside  *site          // the site that this one is another replica of
-	foreign bool           // it shares beside's keys only: its issuer is its own
+	path      string // the issuer's path
+	feedScope string
+	now       func() time.Time
+	policy    func(*provider.Policy)
+	proxies   []netip.Prefix
+	allow     []netip.Prefix // outbound
+	quiet     bool           // keeps no log, for benchmarks
+	algs      []string       // nil: those whose keys are made in no time
+	beside    *site          // the site that this one is another replica of
+	foreign   bool           // it shares beside's keys only: its issuer is its own
 }
 
 // lockedBuffer collects the log of all goroutines.
@@ -253,7 +255,7 @@ func newSite(t testing.TB, store storage.Store, o options) *site {
 	log := slog.New(slog.NewJSONHandler(sink, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	p, err := provider.New(t.Context(), provider.Config{
 		Issuer: issuer, Store: store, Sealer: sealer, Algorithms: o.algs, Policy: policy,
-		Outbound: provider.NewOutbound(o.allow), Metrics: s.metrics, Log: log, Now: o.now,
+		Outbound: provider.NewOutbound(o.allow), FeedScope: o.feedScope, Metrics: s.metrics, Log: log, Now: o.now,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -270,7 +272,7 @@ func newSite(t testing.TB, store storage.Store, o options) *site {
 		Issuer: issuer, Provider: p, TrustedProxies: o.proxies, RequestTimeout: policy.RequestTimeout,
 		Registerer: s.metrics, Gatherer: s.metrics, Log: log, Now: o.now,
 	})
-	s.public, s.ops = server.Public(), server.Admin()
+	s.server, s.public, s.ops = server, server.Public(), server.Admin()
 
 	work, stop := context.WithCancel(context.Background())
 	worked := make(chan struct{})

@@ -36,15 +36,16 @@ type common struct {
 // serveFlags are the settings of serve as they are typed. They are text, so
 // that validate can report everything that is wrong with them at once.
 type serveFlags struct {
-	Issuer        string   `placeholder:"URL" help:"Issuer identifier: the https URL this provider is reached by."`
-	Listen        string   `default:"127.0.0.1:8080" placeholder:"ADDR" help:"Address to serve on (${default}). Port 0 takes a free one."`
-	AdminListen   string   `default:"127.0.0.1:8081" placeholder:"ADDR" help:"Address for health and metrics (${default})."`
-	TLSCert       string   `name:"tls-cert" placeholder:"FILE" help:"Certificate chain in PEM. Without it a proxy has to speak TLS."`
-	TLSKey        string   `name:"tls-key" placeholder:"FILE" help:"Private key of the certificate."`
-	TrustedProxy  []string `placeholder:"CIDR" help:"Network whose X-Forwarded-For is believed; may repeat."`
-	OutboundAllow []string `placeholder:"CIDR" help:"Private network that clients' keys may be fetched from; may repeat."`
-	Migrate       bool     `help:"Bring a PostgreSQL schema up to date first. SQLite's always is."`
-	Drain         string   `default:"15s" placeholder:"DUR" help:"How long requests under way may take after TERM (${default})."`
+	Issuer              string   `placeholder:"URL" help:"Issuer identifier: the https URL this provider is reached by."`
+	Listen              string   `default:"127.0.0.1:8080" placeholder:"ADDR" help:"Address to serve on (${default}). Port 0 takes a free one."`
+	AdminListen         string   `default:"127.0.0.1:8081" placeholder:"ADDR" help:"Address for health and metrics (${default})."`
+	TLSCert             string   `name:"tls-cert" placeholder:"FILE" help:"Certificate chain in PEM. Without it a proxy has to speak TLS."`
+	TLSKey              string   `name:"tls-key" placeholder:"FILE" help:"Private key of the certificate."`
+	TrustedProxy        []string `placeholder:"CIDR" help:"Network whose X-Forwarded-For is believed; may repeat."`
+	OutboundAllow       []string `placeholder:"CIDR" help:"Private network that clients' keys may be fetched from; may repeat."`
+	RevocationFeedScope string   `placeholder:"SCOPE" help:"Scope an access token needs to follow the revocation feed. Without it anybody may: it holds hashes."`
+	Migrate             bool     `help:"Bring a PostgreSQL schema up to date first. SQLite's always is."`
+	Drain               string   `default:"15s" placeholder:"DUR" help:"How long requests under way may take after TERM (${default})."`
 }
 
 // Config is everything serve needs, validated.
@@ -58,7 +59,8 @@ type Config struct {
 	TLSKey         string
 	TrustedProxies []netip.Prefix
 	OutboundAllow  []netip.Prefix
-	Migrate        bool // also on PostgreSQL
+	FeedScope      string // "": the revocation feed is open
+	Migrate        bool   // also on PostgreSQL
 	Drain          time.Duration
 }
 
@@ -87,7 +89,7 @@ type addFault func(field, problem, fix string)
 func (f serveFlags) validate(a *app) (Config, error) {
 	faults := provider.InvalidError{Faults: slices.Clone(a.settings.faults.Faults)}
 	bad := faults.Add
-	c := Config{Listen: f.Listen, AdminListen: f.AdminListen, TLSCert: f.TLSCert, TLSKey: f.TLSKey, Migrate: f.Migrate}
+	c := Config{Listen: f.Listen, AdminListen: f.AdminListen, TLSCert: f.TLSCert, TLSKey: f.TLSKey, FeedScope: f.RevocationFeedScope, Migrate: f.Migrate}
 	c.Database, c.KEK = a.common.database(bad), a.common.kek(bad)
 	var err error
 	if f.Issuer != "" {
@@ -115,6 +117,9 @@ func (f serveFlags) validate(a *app) (Config, error) {
 	}
 	c.TrustedProxies = parsePrefixes("--trusted-proxy", f.TrustedProxy, bad)
 	c.OutboundAllow = parsePrefixes("--outbound-allow", f.OutboundAllow, bad)
+	if c.FeedScope != "" && !provider.ValidScope(c.FeedScope) {
+		bad("--revocation-feed-scope", fmt.Sprintf("%q is not a scope", c.FeedScope), "write one word, as revocations:read")
+	}
 	if c.Drain, err = time.ParseDuration(f.Drain); err != nil || c.Drain < 0 {
 		bad("--drain", fmt.Sprintf("%q is not a duration", f.Drain), "write it as 15s or 1m")
 	}
