@@ -10,6 +10,7 @@ func checks() []Check {
 		rfc8414Checks(),
 		rfc7517Checks(),
 		rfc6749Checks(),
+		rfc6749CodeChecks(),
 		rfc6750Checks(),
 		rfc7523Checks(),
 		rfc8707Checks(),
@@ -18,5 +19,11 @@ func checks() []Check {
 		rfc7009Checks(),
 		rfc9207Checks(),
 		rfc9700Checks(),
+		rfc9700CodeChecks(),
+		rfc7636Checks(),
+		rfc8252Checks(),
+		oidcCoreChecks(),
+		formPostChecks(),
+		logoutChecks(),
 	)
 }

@@ -22,10 +22,16 @@ type Env struct {
 	KeyClient      *KeyClient // nil when none was given
 	Resource       string     // RFC 8707 identifier that Client may ask for
 	Scope          string     // scope of that resource
+	Person         Person     // empty when nobody is to sign in
+	Web, SecondWeb App        // the apps people sign in to
+	Native         App        // a public one, on the person's device
+	PostLogoutURI  string     // registered by Web
+	Pages          Pages
 	HTTP           *http.Client
 	Now            func() time.Time
 
 	openid, oauth document
+	live          *browser // where the person is signed in
 }
 
 // Credentials are a client's identifier and secret.

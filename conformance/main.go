@@ -8,10 +8,12 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"net/url"
 	"os"
 	"os/signal"
 	"regexp"
+	"slices"
 	"syscall"
 	"time"
 
@@ -82,14 +84,25 @@ type options struct {
 	list, json bool
 }
 
+// passwordVariable names the environment variable with the person's password.
+const passwordVariable = "SIGNET_CONFORMANCE_PASSWORD"
+
 const usage = `Judge a running issuer against the specifications, from the outside.
 
   go run ./conformance --issuer http://localhost:8080 --client-id ID --client-secret-file FILE \
       --resource https://orders.example --scope orders:read
 
+With a person who can sign in, the code flow is judged too; pages are filled in as a browser
+without scripts would:
+
+  … --username alice --web-client-id ID --web-client-secret-file FILE \
+      --redirect-uri https://app.example/cb
+
 A check that lacks a credential or an endpoint is skipped. Secrets come from a file, from
-standard input (a line each, the main client's first) or from SIGNET_CONFORMANCE_CLIENT_SECRET
-and SIGNET_CONFORMANCE_SECOND_CLIENT_SECRET.
+standard input (a line each, in the order of the clients below) or from
+SIGNET_CONFORMANCE_CLIENT_SECRET and the like with SECOND_, WEB_ or SECOND_WEB_ before CLIENT.
+The password comes from SIGNET_CONFORMANCE_PASSWORD. The web clients need the scopes openid,
+profile, email and offline_access, and refresh tokens; with --resource, its --scope too.
 
 Flags:
 `
@@ -98,7 +111,7 @@ Flags:
 func parse(args []string, stdin io.Reader, stderr io.Writer, getenv func(string) string) (options, error) {
 	var (
 		o                           options
-		first, second               clientsecret.Source
+		first, second, web, other   clientsecret.Source
 		connectTo, only             string
 		privateKeyID, privateKeyPEM string
 	)
@@ -115,6 +128,21 @@ func parse(args []string, stdin io.Reader, stderr io.Writer, getenv func(string)
 	f.StringVar(&privateKeyPEM, "private-key-file", "", "its private key, a JWK or PKCS #8 in PEM, in a `file`")
 	f.StringVar(&e.Resource, "resource", "", "resource `URI` that --client-id may ask for")
 	f.StringVar(&e.Scope, "scope", "", "scope of that resource")
+	f.StringVar(&e.Person.Username, "username", "", "who can sign in, as it is typed; the password is in "+passwordVariable)
+	f.StringVar(&e.Web.ID, "web-client-id", "", "confidential client with client_secret_basic that people sign in to")
+	web.Flags(f, "web-")
+	f.StringVar(&e.Web.RedirectURI, "redirect-uri", "", "its redirect `URI`; nothing has to answer there")
+	f.StringVar(&e.PostLogoutURI, "post-logout-redirect-uri", "", "its post-logout redirect `URI`")
+	f.StringVar(&e.SecondWeb.ID, "second-web-client-id", "", "another such client with the same redirect URI, which may do without PKCE")
+	other.Flags(f, "second-web-")
+	f.StringVar(&e.Native.ID, "native-client-id", "", "public client on the person's device")
+	f.StringVar(&e.Native.RedirectURI, "native-redirect-uri", "http://127.0.0.1/callback", "its loopback redirect `URI`, as registered")
+	f.StringVar(&e.Pages.Username, "username-field", "username", "`id` or name of the field on the sign-in page")
+	f.StringVar(&e.Pages.Password, "password-field", "password", "`id` or name of the other field")
+	f.StringVar(&e.Pages.Allow, "allow-button", "allow", "`id`, name or value of the button that consents")
+	f.StringVar(&e.Pages.Deny, "deny-button", "deny", "that of the one that refuses; also the id or last path segment of a link")
+	f.StringVar(&e.Pages.Account, "account-button", "continue", "that of the one that goes on with the account signed in")
+	f.StringVar(&e.Pages.Logout, "logout-button", "submit", "that of the one that signs out")
 	f.StringVar(&connectTo, "connect-to", "", "connect to `HOST:PORT` in place of the issuer's host")
 	f.BoolVar(&e.AllowHTTP, "insecure-http", false, "accept plain http although the host is not loopback")
 	f.StringVar(&only, "only", "", "run only checks whose id or line matches the `regexp`")
@@ -161,6 +189,16 @@ func parse(args []string, stdin io.Reader, stderr io.Writer, getenv func(string)
 	if e.Second.Secret, err = second.Read(lines, getenv); err != nil {
 		faults = append(faults, err)
 	}
+	if e.Web.Secret, err = web.Read(lines, getenv); err != nil {
+		faults = append(faults, err)
+	}
+	if e.SecondWeb.Secret, err = other.Read(lines, getenv); err != nil {
+		faults = append(faults, err)
+	}
+	e.SecondWeb.RedirectURI = e.Web.RedirectURI
+	if e.Person.Password = getenv(passwordVariable); e.Person.Username != "" && e.Person.Password == "" {
+		faults = append(faults, errors.New("--username: "+passwordVariable+" has no password"))
+	}
 	if (privateKeyID == "") != (privateKeyPEM == "") {
 		faults = append(faults, errors.New("--private-key-client-id and --private-key-file belong together"))
 	} else if privateKeyID != "" {
@@ -194,19 +232,29 @@ type reporter struct {
 	end    func(tally)
 }
 
+// printText tells a reason to skip once, with the first check it holds for, and
+// at the end how many more there were.
 func printText(w io.Writer) reporter {
+	skipped := map[string]int{}
 	return reporter{
 		result: func(r Result) {
 			switch r.Outcome {
 			case Failed:
 				fmt.Fprintf(w, "%s %s: %s\n", r.Outcome, r.Check, r.Reason)
 			case Skipped:
-				fmt.Fprintf(w, "%s %s (%s)\n", r.Outcome, r.Check, r.Reason)
+				if skipped[r.Reason]++; skipped[r.Reason] == 1 {
+					fmt.Fprintf(w, "%s %s (%s)\n", r.Outcome, r.Check, r.Reason)
+				}
 			default:
 				fmt.Fprintf(w, "%s %s\n", r.Outcome, r.Check)
 			}
 		},
 		end: func(n tally) {
+			for _, reason := range slices.Sorted(maps.Keys(skipped)) {
+				if more := skipped[reason] - 1; more > 0 {
+					fmt.Fprintf(w, "%s %d more (%s)\n", Skipped, more, reason)
+				}
+			}
 			fmt.Fprintf(w, "%d passed, %d failed, %d skipped\n", n.passed, n.failed, n.skipped)
 		},
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"net/http"
+	"net/url"
 	"strings"
 )
 
@@ -10,6 +11,7 @@ import (
 func rfc6750Checks() []Check {
 	const spec = "RFC 6750"
 	needs := []Need{endpoint("userinfo_endpoint")}
+	who := signIn(needs...)
 	return []Check{
 		{"rfc6750-challenge", spec, "§3.1", "userinfo without a token answers 401 and a Bearer challenge without error code", needs,
 			func(ctx context.Context, e *Env) error { return e.wantUserinfoRefusal(ctx, nil, false) }},
@@ -17,6 +19,58 @@ func rfc6750Checks() []Check {
 			func(ctx context.Context, e *Env) error {
 				return e.wantUserinfoRefusal(ctx, http.Header{"Authorization": {"Bearer made-up"}}, true)
 			}},
+		{"rfc6750-form", spec, "§2.2", "the token may come in the body of a POST", who,
+			holding(func(ctx context.Context, e *Env, t *tokens) error {
+				a, err := e.post(ctx, e.endpoint("userinfo_endpoint"), nil, url.Values{"access_token": {t.access}})
+				if err != nil {
+					return err
+				}
+				_, err = a.wantJSON(http.StatusOK)
+				return err
+			})},
+		{"rfc6750-scheme-case", "RFC 9110", "§11.1", "the scheme Bearer is known in any case", who,
+			holding(func(ctx context.Context, e *Env, t *tokens) error {
+				a, err := e.get(ctx, e.endpoint("userinfo_endpoint"), http.Header{"Authorization": {"bEARER " + t.access}})
+				if err != nil {
+					return err
+				}
+				_, err = a.wantJSON(http.StatusOK)
+				return err
+			})},
+		{"rfc6750-query", "RFC 9700", "§4.3.2", "a token in the address is refused", who,
+			holding(func(ctx context.Context, e *Env, t *tokens) error {
+				a, err := e.get(ctx, e.endpoint("userinfo_endpoint")+"?"+url.Values{"access_token": {t.access}}.Encode(), nil)
+				if err != nil {
+					return err
+				}
+				if a.Status != http.StatusBadRequest && a.Status != http.StatusUnauthorized {
+					return unexpected("answer", a, plain("status 400 or 401"))
+				}
+				return nil
+			})},
+		{"rfc6750-two-places", spec, "§2", "a token in two places is invalid_request", who,
+			holding(func(ctx context.Context, e *Env, t *tokens) error {
+				a, err := e.do(ctx, http.MethodPost, e.endpoint("userinfo_endpoint"), http.Header{
+					"Authorization": {"Bearer " + t.access}, "Content-Type": {"application/x-www-form-urlencoded"},
+				}, []byte(url.Values{"access_token": {t.access}}.Encode()))
+				if err != nil {
+					return err
+				}
+				return a.wantError(http.StatusBadRequest, "invalid_request")
+			})},
+		{"rfc6750-altered-token", spec, "§3.1", "a token with another signature answers 401 invalid_token", who,
+			holding(func(ctx context.Context, e *Env, t *tokens) error {
+				return e.wantUserinfoRefusal(ctx, http.Header{"Authorization": {"Bearer " + alterLast(t.access)}}, true)
+			})},
+		{"rfc6750-revoked-token", spec, "§3.1", "a revoked token answers 401 invalid_token", with(who, endpoint("revocation_endpoint")),
+			holding(func(ctx context.Context, e *Env, t *tokens) error {
+				if a, err := e.revoke(ctx, &e.Web.Credentials, t.access); err != nil {
+					return err
+				} else if a.Status != http.StatusOK {
+					return unexpected("revocation", a, plain("status 200"))
+				}
+				return e.wantUserinfoRefusal(ctx, http.Header{"Authorization": {"Bearer " + t.access}}, true)
+			})},
 	}
 }
 

@@ -13,6 +13,7 @@ func rfc7009Checks() []Check {
 	const spec = "RFC 7009"
 	anyone := []Need{endpoint("revocation_endpoint")}
 	known := []Need{endpoint("revocation_endpoint"), client()}
+	person := signIn(endpoint("revocation_endpoint"), grant("refresh_token"))
 	judged := slices.Concat(known, []Need{endpoint("token_endpoint"), endpoint("introspection_endpoint")})
 	return []Check{
 		{"rfc7009-post-only", spec, "§2.1", "the revocation endpoint serves only POST", anyone,
@@ -48,7 +49,60 @@ func rfc7009Checks() []Check {
 		{"rfc7009-again", spec, "§2.2", "revoking a token twice answers 200 twice", judged, revokeTwice},
 		{"rfc7009-hint", spec, "§2.1", "a wrong or unknown token_type_hint does not save a token", judged, revokeHint},
 		{"rfc7009-foreign-token", spec, "§2.1", "another client cannot revoke a token", slices.Concat(judged, []Need{secondClient()}), revokeForeign},
+		{"rfc7009-refresh-token", spec, "§2.1", "a revoked refresh token is invalid_grant", person,
+			func(ctx context.Context, e *Env) error {
+				t, err := e.revokedRefresh(ctx, e.Web.Credentials)
+				if err != nil {
+					return err
+				}
+				return e.wantDead(ctx, e.Web, t.refresh)
+			}},
+		{"rfc7009-refresh-token-hint", spec, "§2.1", "a wrong hint does not save a refresh token", person,
+			func(ctx context.Context, e *Env) error {
+				t, err := e.revokedRefresh(ctx, e.Web.Credentials, set("token_type_hint", "access_token"))
+				if err != nil {
+					return err
+				}
+				return e.wantDead(ctx, e.Web, t.refresh)
+			}},
+		{"rfc7009-refresh-token-access", spec, "§2.1", "with a refresh token its access tokens are revoked", with(person, endpoint("userinfo_endpoint")),
+			func(ctx context.Context, e *Env) error {
+				t, err := e.revokedRefresh(ctx, e.Web.Credentials)
+				if err != nil {
+					return err
+				}
+				return e.wantUserinfoRefusal(ctx, http.Header{"Authorization": {"Bearer " + t.access}}, true)
+			}},
+		{"rfc7009-refresh-token-foreign", spec, "§2.1", "another client cannot revoke a refresh token", with(person, secondApp()),
+			func(ctx context.Context, e *Env) error {
+				t, err := e.revokedRefresh(ctx, e.SecondWeb.Credentials)
+				if err != nil {
+					return err
+				}
+				_, err = t.next(ctx, e)
+				return err
+			}},
 	}
+}
+
+// revokedRefresh gets the main app a refresh token and has a client revoke it.
+func (e *Env) revokedRefresh(ctx context.Context, by Credentials, changes ...change) (*tokens, error) {
+	t, err := e.offline(ctx, e.Web)
+	if err != nil {
+		return nil, err
+	}
+	form := url.Values{"token": {t.refresh}}
+	for _, c := range changes {
+		c(form)
+	}
+	a, err := e.post(ctx, e.endpoint("revocation_endpoint"), &by, form)
+	if err != nil {
+		return nil, err
+	}
+	if a.Status != http.StatusOK && (by.ID == e.Web.ID || a.Status != http.StatusBadRequest) {
+		return nil, unexpected("answer to the revocation", a, plain("status 200"))
+	}
+	return t, nil
 }
 
 // wantRevoked sends a revocation of the main client's and checks for 200.

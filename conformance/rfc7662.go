@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -14,6 +15,7 @@ func rfc7662Checks() []Check {
 	const spec = "RFC 7662"
 	anyone := []Need{endpoint("introspection_endpoint")}
 	known := []Need{endpoint("introspection_endpoint"), endpoint("token_endpoint"), client()}
+	person := signIn(endpoint("introspection_endpoint"), grant("refresh_token"))
 	return []Check{
 		{"rfc7662-post-only", spec, "§2.1", "the introspection endpoint serves only POST", anyone,
 			func(ctx context.Context, e *Env) error {
@@ -54,6 +56,63 @@ func rfc7662Checks() []Check {
 		{"rfc7662-altered-token", spec, "§2.2", "a token with another signature is inactive", known, introspectAltered},
 		{"rfc7662-foreign-token", spec, "§4", `of another client's token, nothing is told but {"active":false}`,
 			append(known, secondClient()), introspectForeign},
+		{"rfc7662-refresh-token", spec, "§2.2", "a live refresh token is active for its own client, and inactive once revoked",
+			with(person, endpoint("revocation_endpoint")),
+			func(ctx context.Context, e *Env) error {
+				t, err := e.offline(ctx, e.Web)
+				if err != nil {
+					return err
+				}
+				for _, active := range []bool{true, false} {
+					a, err := e.introspect(ctx, &e.Web.Credentials, t.refresh)
+					if err != nil {
+						return err
+					}
+					m, err := a.wantJSON(http.StatusOK)
+					if err != nil {
+						return err
+					}
+					if m["active"] != active {
+						return unexpected("active", m["active"], active)
+					}
+					if _, err := e.revoke(ctx, &e.Web.Credentials, t.refresh); err != nil {
+						return err
+					}
+				}
+				return nil
+			}},
+		{"rfc7662-foreign-refresh-token", spec, "§4", `of another client's refresh token, nothing is told but {"active":false}`,
+			with(person, secondApp()),
+			func(ctx context.Context, e *Env) error {
+				t, err := e.offline(ctx, e.Web)
+				if err != nil {
+					return err
+				}
+				a, err := e.introspect(ctx, &e.SecondWeb.Credentials, t.refresh)
+				if err != nil {
+					return err
+				}
+				return a.wantInactive()
+			}},
+		{"rfc7662-person", spec, "§2.2", "a person's access token is active, told with their sub and the app", person,
+			holding(func(ctx context.Context, e *Env, t *tokens) error {
+				id, err := t.idToken()
+				if err != nil {
+					return err
+				}
+				a, err := e.introspect(ctx, &e.Web.Credentials, t.access)
+				if err != nil {
+					return err
+				}
+				m, err := a.wantJSON(http.StatusOK)
+				if err != nil {
+					return err
+				}
+				if m["active"] != true {
+					return unexpected("active", m["active"], true)
+				}
+				return errors.Join((token{claims: m}).wantClaim("client_id", e.Web.ID), (token{claims: m}).wantClaim("sub", fmt.Sprint(id.claims["sub"])))
+			})},
 	}
 }
 

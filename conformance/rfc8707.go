@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"net/http"
 	"net/url"
 	"slices"
 )
@@ -10,6 +11,7 @@ import (
 func rfc8707Checks() []Check {
 	const spec = "RFC 8707"
 	known := []Need{endpoint("token_endpoint"), client()}
+	person := signIn(resource(), scope())
 	refused := func(id, name, value string) Check {
 		return Check{id, spec, "§2", name, known, func(ctx context.Context, e *Env) error {
 			return e.wantTokenError(ctx, url.Values{"grant_type": {"client_credentials"}, "resource": {value}}, "invalid_target")
@@ -27,6 +29,49 @@ func rfc8707Checks() []Check {
 		refused("rfc8707-unknown", "an unknown resource is invalid_target", "https://no-such-resource.example"),
 		refused("rfc8707-relative", "a relative resource is invalid_target", "/orders"),
 		refused("rfc8707-fragment", "a resource with a fragment is invalid_target", "https://no-such-resource.example/#part"),
+		{"rfc8707-code", spec, "§2.1", "a code for a resource brings a token for it, and for no other", person,
+			func(ctx context.Context, e *Env) error {
+				t, err := e.tokens(ctx, set("resource", e.Resource), set("scope", e.Scope))
+				if err != nil {
+					return err
+				}
+				access, err := parseJWT("access token", t.access)
+				if err != nil {
+					return err
+				}
+				return access.wantAudience(e.Resource)
+			}},
+		{"rfc8707-authorize-unknown", spec, "§2", "an unknown resource is invalid_target at the app", signIn(),
+			refusing([]string{"invalid_target"}, set("resource", "https://no-such-resource.example"))},
+		{"rfc8707-code-other", spec, "§2.2", "a resource that was not asked for then is invalid_target at the token endpoint", signIn(),
+			redeeming([]string{"invalid_target"}, set("resource", "https://no-such-resource.example"))},
+		{"rfc8707-refresh-other", spec, "§2.2", "and at a refresh", signIn(grant("refresh_token")),
+			func(ctx context.Context, e *Env) error {
+				t, err := e.offline(ctx, e.Web)
+				if err != nil {
+					return err
+				}
+				a, err := e.refreshed(ctx, e.Web.Credentials, t.refresh, set("resource", "https://no-such-resource.example"))
+				if err != nil {
+					return err
+				}
+				return a.wantError(http.StatusBadRequest, "invalid_target")
+			}},
+		{"rfc8707-userinfo", spec, "§2", "a token for a resource is not accepted by another: userinfo", with(person, endpoint("userinfo_endpoint")),
+			func(ctx context.Context, e *Env) error {
+				t, err := e.tokens(ctx, set("resource", e.Resource), set("scope", e.Scope))
+				if err != nil {
+					return err
+				}
+				a, err := e.userinfo(ctx, t.access)
+				if err != nil {
+					return err
+				}
+				if a.Status != http.StatusUnauthorized && a.Status != http.StatusForbidden {
+					return unexpected("answer", a, plain("status 401 or 403"))
+				}
+				return nil
+			}},
 	}
 }
 

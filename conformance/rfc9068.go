@@ -57,6 +57,33 @@ func rfc9068Checks() []Check {
 				return t.wantAudience(e.Resource)
 			}},
 		{"rfc9068-jti", "RFC 7519", "§4.1.7", "no two tokens share a jti", known, tokenUniqueID},
+		{"rfc9068-person", spec, "§2.2", "with a person, sub is theirs and client_id the app", signIn(),
+			holding(func(_ context.Context, e *Env, t *tokens) error {
+				id, err := t.idToken()
+				if err != nil {
+					return err
+				}
+				access, err := parseJWT("access token", t.access)
+				if err != nil {
+					return err
+				}
+				return errors.Join(access.wantClaim("sub", fmt.Sprint(id.claims["sub"])), access.wantClaim("client_id", e.Web.ID))
+			})},
+		{"rfc9068-auth-time", spec, "§2.2.1", "auth_time of a person's access token is that of the ID token", signIn(),
+			holding(func(_ context.Context, _ *Env, t *tokens) error {
+				id, err := t.idToken()
+				if err != nil {
+					return err
+				}
+				access, err := parseJWT("access token", t.access)
+				if err != nil {
+					return err
+				}
+				if got := access.claims["auth_time"]; got != nil && id.claims["auth_time"] != nil && show(got) != show(id.claims["auth_time"]) {
+					return unexpected("auth_time", got, id.claims["auth_time"])
+				}
+				return nil
+			})},
 	}
 }
 
@@ -90,6 +117,11 @@ func tokenSignature(ctx context.Context, e *Env) error {
 	if err != nil {
 		return err
 	}
+	return e.wantSigned(ctx, t)
+}
+
+// wantSigned verifies a JWT with the published key that it names.
+func (e *Env) wantSigned(ctx context.Context, t token) error {
 	keys, err := e.keys(ctx)
 	if err != nil {
 		return err
@@ -110,7 +142,7 @@ func tokenSignature(ctx context.Context, e *Env) error {
 		jose.ES256, jose.ES384, jose.ES512, jose.EdDSA,
 	})
 	if err != nil {
-		return fmt.Errorf("access token: %w", err)
+		return fmt.Errorf("JWT: %w", err)
 	}
 	if _, err := jws.Verify(key.jwk); err != nil {
 		return errors.New("the signature does not verify")

@@ -82,15 +82,27 @@ func (e *Env) issueJWT(ctx context.Context, form url.Values) (token, error) {
 	if err != nil {
 		return token{}, err
 	}
-	parts := strings.Split(t.raw, ".")
-	if len(parts) != 3 {
-		return token{}, errors.New("the access token is not a JWT in compact form")
+	jwt, err := parseJWT("access token", t.raw)
+	if err != nil {
+		return token{}, err
 	}
+	t.header, t.claims = jwt.header, jwt.claims
+	return t, nil
+}
+
+// parseJWT takes a JWT apart, without judging its signature.
+func parseJWT(what, raw string) (token, error) {
+	parts := strings.Split(raw, ".")
+	if len(parts) != 3 {
+		return token{}, fmt.Errorf("the %s is not a JWT in compact form", what)
+	}
+	t := token{raw: raw}
+	var err error
 	if t.header, err = decodeSegment(parts[0]); err != nil {
-		return token{}, fmt.Errorf("header of the access token: %w", err)
+		return token{}, fmt.Errorf("header of the %s: %w", what, err)
 	}
 	if t.claims, err = decodeSegment(parts[1]); err != nil {
-		return token{}, fmt.Errorf("claims of the access token: %w", err)
+		return token{}, fmt.Errorf("claims of the %s: %w", what, err)
 	}
 	return t, nil
 }

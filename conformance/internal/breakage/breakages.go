@@ -36,6 +36,7 @@ func All() []Breakage {
 	return slices.Concat(
 		ofMetadata(), ofKeys(), ofTokenEndpoint(), ofUserinfo(), ofAssertions(),
 		ofResources(), ofTokens(), ofIntrospection(), ofRevocation(), ofCORS(),
+		ofAuthorization(), ofAuthentication(), ofCodes(), ofIDTokens(), ofRefreshTokens(), ofPeople(), ofPages(), ofLogout(),
 	)
 }
 
@@ -393,7 +394,6 @@ func signingWrongly(p *Proxy, c *call, next func(*call) *reply) *reply {
 }
 
 func ofIntrospection() []Breakage {
-	inactive := func(*Proxy, *call) *reply { return jsonReply(http.StatusOK, map[string]any{"active": false}) }
 	return []Breakage{
 		{"rfc7662-post-only", "answers GET", instead(introspection, isGet, inactive)},
 		{"rfc7662-authentication", "answers anybody", instead(introspection, func(_ *Proxy, c *call) bool {
@@ -449,21 +449,18 @@ func ofIntrospection() []Breakage {
 }
 
 func ofRevocation() []Breakage {
-	done := func(*Proxy, *call) *reply {
-		return &reply{http.StatusOK, http.Header{"Access-Control-Allow-Origin": {"*"}}, nil}
-	}
 	return []Breakage{
-		{"rfc7009-post-only", "answers GET", instead(revocation, isGet, done)},
+		{"rfc7009-post-only", "answers GET", instead(revocation, isGet, revoked)},
 		{"rfc7009-authentication", "answers a wrong secret", func(p *Proxy, c *call, next func(*call) *reply) *reply {
 			r := next(c)
 			if c.to == revocation && r.status == http.StatusUnauthorized {
-				return done(p, c)
+				return revoked(p, c)
 			}
 			return r
 		}},
 		{"rfc7009-missing-token", "revokes nothing with success", instead(revocation, func(_ *Proxy, c *call) bool {
 			return c.isForm() && !c.form.Has("token")
-		}, done)},
+		}, revoked)},
 		{"rfc7009-unknown-token", "refuses a token it does not know", func(p *Proxy, c *call, next func(*call) *reply) *reply {
 			r := next(c)
 			if _, ok := p.owner(c.form.Get("token")); c.to == revocation && !ok && r.status == http.StatusOK {
@@ -474,7 +471,7 @@ func ofRevocation() []Breakage {
 		{"rfc7009-revoked", "says that it revoked, and does not", instead(revocation, func(p *Proxy, c *call) bool {
 			_, ok := p.owner(c.form.Get("token"))
 			return ok && !c.form.Has("token_type_hint")
-		}, done)},
+		}, revoked)},
 		{"rfc7009-again", "refuses a token it has revoked", func(p *Proxy, c *call, next func(*call) *reply) *reply {
 			r := next(c)
 			tok := c.form.Get("token")
@@ -485,7 +482,7 @@ func ofRevocation() []Breakage {
 		}},
 		{"rfc7009-hint", "believes the hint", instead(revocation, func(_ *Proxy, c *call) bool {
 			return c.form.Has("token_type_hint")
-		}, done)},
+		}, revoked)},
 		{"rfc7009-foreign-token", "lets any client revoke", func(p *Proxy, c *call, next func(*call) *reply) *reply {
 			r := next(c)
 			tok := c.form.Get("token")
@@ -588,6 +585,15 @@ func withoutSecret(refused int) breaking {
 		}
 		return r
 	}
+}
+
+func inactive(*Proxy, *call) *reply {
+	return jsonReply(http.StatusOK, map[string]any{"active": false})
+}
+
+// revoked is the answer to a revocation that worked.
+func revoked(*Proxy, *call) *reply {
+	return &reply{http.StatusOK, http.Header{"Access-Control-Allow-Origin": {"*"}}, nil}
 }
 
 func anyToken(*Proxy, *call) *reply {

@@ -26,6 +26,7 @@ const (
 	revocation          = "revocation_endpoint"
 	userinfo            = "userinfo_endpoint"
 	authorization       = "authorization_endpoint"
+	endSession          = "end_session_endpoint"
 )
 
 // maxBody bounds what is read of a request or an answer, in bytes.
@@ -42,9 +43,13 @@ type Proxy struct {
 	signer   *signer
 
 	mu     sync.Mutex
-	issued map[string]string // the client of each access token the issuer gave out
+	issued map[string]string // the client of each token the issuer gave out
 	forged map[string]forged // by the altered token
 	seen   map[string]bool   // whatever a breakage remembers between requests
+	kept   map[string]string
+	asked  map[string]url.Values // authorization requests, by their state
+	codes  map[string]url.Values // and by the code that came of them
+	newest url.Values
 }
 
 // New makes a proxy that breaks the rule with that id, between its callers and
@@ -76,6 +81,9 @@ func New(ctx context.Context, upstream, id string) (*Proxy, error) {
 		issued: map[string]string{},
 		forged: map[string]forged{},
 		seen:   map[string]bool{},
+		kept:   map[string]string{},
+		asked:  map[string]url.Values{},
+		codes:  map[string]url.Values{},
 	}
 	p.handle = func(c *call) *reply { return b.breakIt(p, c, p.remember) }
 	return p, p.readMetadata(ctx)
@@ -94,7 +102,7 @@ func (p *Proxy) readMetadata(ctx context.Context) error {
 		if r.status != http.StatusOK || err != nil {
 			continue
 		}
-		for _, member := range []string{jwks, tokenEndpoint, introspection, revocation, userinfo, authorization} {
+		for _, member := range []string{jwks, tokenEndpoint, introspection, revocation, userinfo, authorization, endSession} {
 			s, _ := m[member].(string)
 			if u, err := url.Parse(s); err == nil && u.Path != "" {
 				p.purpose[u.Path] = member
@@ -238,22 +246,25 @@ func (p *Proxy) forward(c *call) *reply {
 	return &reply{resp.StatusCode, header, body}
 }
 
-// remember forwards, and notes which access tokens the issuer gave to whom.
+// remember forwards, and notes what the issuer gave to whom.
 func (p *Proxy) remember(c *call) *reply {
 	r := p.forward(c)
-	if c.to == tokenEndpoint && r.status == http.StatusOK {
-		if m, err := r.object(); err == nil {
-			if t, ok := m["access_token"].(string); ok {
-				p.mu.Lock()
-				p.issued[t] = c.client()
-				p.mu.Unlock()
-			}
+	p.rememberFlow(c, r)
+	m, err := r.object()
+	if c.to != tokenEndpoint || r.status != http.StatusOK || err != nil {
+		return r
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, name := range []string{"access_token", "refresh_token", "id_token"} {
+		if t, ok := m[name].(string); ok {
+			p.issued[t] = c.client()
 		}
 	}
 	return r
 }
 
-// owner is the client an access token was issued to, if the issuer gave it out.
+// owner is the client a token was issued to, if the issuer gave it out.
 func (p *Proxy) owner(tok string) (string, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
