@@ -6,8 +6,8 @@
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
-build: ## bin/signet and bin/orders, static
-	CGO_ENABLED=0 go build -trimpath -o bin/ -ldflags '-s -w' ./cmd/signet ./cmd/orders
+build: ## bin/signet and the samples bin/orders and bin/storefront, static
+	CGO_ENABLED=0 go build -trimpath -o bin/ -ldflags '-s -w' ./cmd/signet ./cmd/orders ./cmd/storefront
 
 generate: ## the Go code of the templates
 	go tool templ generate -path templates -log-level warn
@@ -28,7 +28,7 @@ bench: ## the benchmarks of docs/performance.md
 load: ## load on a running server: make load ARGS='--issuer URL …'
 	go run ./conformance/load $(ARGS)
 
-demo: ## a provider and a protected API to try, gone when it ends
+demo: ## a provider, a shop and its API to try, gone when it ends
 	go run ./cmd/signet demo
 
 clean: ## what the other targets made

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -17,17 +18,19 @@ import (
 	"time"
 
 	orders "github.com/signet-oidc/signet/cmd/orders/app"
+	storefront "github.com/signet-oidc/signet/cmd/storefront/app"
 	"github.com/signet-oidc/signet/provider"
 	"github.com/signet-oidc/signet/storage"
 	"github.com/signet-oidc/signet/web"
 )
 
 type demoCmd struct {
-	Port uint16 `default:"8080" placeholder:"N" help:"Port of the provider (${default}); the API takes the one ten above. 0 takes free ones."`
+	Port     uint16 `default:"8080" placeholder:"N" help:"Port of the provider (${default}); the API takes the one ten above, the shop twenty. 0 takes free ones."`
+	FormPost bool   `help:"Let the provider answer the shop with a POST, so that no code is in a URL."`
 }
 
 func (*demoCmd) Help() string {
-	return "Starts a provider over a SQLite file in a temporary folder, the sample API \"orders\" and a service client, and prints lines to try them with. Everything is on this machine only, and removed when you stop it."
+	return "Starts a provider over a SQLite file in a temporary folder, the sample API \"orders\" and the sample shop \"storefront\", with a person who can sign in and a service that gets tokens, and prints what to try. Everything is on this machine only, and removed when you stop it."
 }
 
 func (*demoCmd) Examples() string { return "signet demo" }
@@ -35,14 +38,25 @@ func (*demoCmd) Examples() string { return "signet demo" }
 // What the demo registers.
 const (
 	demoService = "nightly-report"
+	demoShop    = "storefront"
+	demoPublic  = "demo-cli"
 	demoRole    = "orders-admin"
+	demoUser    = "ada"
 )
 
 // demo is what a running demo has to show.
 type demo struct {
-	Issuer    string      `json:"issuer"`
-	OrdersURL string      `json:"orders_url"`
-	Service   demoAccount `json:"service"`
+	Issuer         string      `json:"issuer"`
+	StorefrontURL  string      `json:"storefront_url"`
+	OrdersURL      string      `json:"orders_url"`
+	User           demoPerson  `json:"user"`
+	PublicClientID string      `json:"public_client_id"`
+	Service        demoAccount `json:"service"`
+}
+
+type demoPerson struct {
+	Username string `json:"username"`
+	Password string `json:"password"`
 }
 
 type demoAccount struct {
@@ -58,36 +72,42 @@ func (c *demoCmd) Run(ctx context.Context, a *app) (err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 
-	providerAddress, err := a.freeAddress(c.Port)
-	if err != nil {
-		return err
+	// All three ports are held until all three are known.
+	var listeners [3]net.Listener
+	for i := range listeners {
+		var port uint16
+		if above := uint16(10 * i); c.Port > 0 && c.Port <= math.MaxUint16-above {
+			port = c.Port + above
+		}
+		if listeners[i], err = a.freeListener(port); err != nil {
+			return err
+		}
+		defer listeners[i].Close()
 	}
-	var ordersPort uint16
-	if c.Port > 0 && c.Port <= math.MaxUint16-10 {
-		ordersPort = c.Port + 10
+	// Cookies do not tell ports apart, so the provider has another host than the rest.
+	address := listeners[0].Addr().String()
+	_, port, _ := net.SplitHostPort(address)
+	d := demo{
+		Issuer:    "http://localhost:" + port,
+		OrdersURL: "http://" + listeners[1].Addr().String(), StorefrontURL: "http://" + listeners[2].Addr().String(),
 	}
-	ordersAddress, err := a.freeAddress(ordersPort)
-	if err != nil {
-		return err
-	}
-	// Cookies do not tell ports apart, so provider and API have different hosts.
-	_, port, _ := net.SplitHostPort(providerAddress)
-	d := demo{Issuer: "http://localhost:" + port, OrdersURL: "http://" + ordersAddress}
 	issuer, err := provider.ParseIssuer(d.Issuer)
 	if err != nil {
 		return err
 	}
 	cfg := Config{
 		Database: databaseURL{sqlite: filepath.Join(dir, "signet.db")}, KEK: kekSource{fd: -1},
-		Issuer: issuer, Listen: providerAddress, AdminListen: "127.0.0.1:0", Drain: 2 * time.Second,
+		Issuer: issuer, Listen: address, AdminListen: "127.0.0.1:0", Drain: 2 * time.Second,
 	}
+	listeners[0].Close()
 	s, err := a.start(ctx, cfg)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.stop(cfg.Drain)) }()
-	if d.Service.ClientID, d.Service.ClientSecret, err = a.seed(ctx, s.store, cfg, d.OrdersURL); err != nil {
-		return fmt.Errorf("register the sample: %w", err)
+	shopSecret, err := a.seed(ctx, s.store, cfg, &d)
+	if err != nil {
+		return fmt.Errorf("register the samples: %w", err)
 	}
 	api, err := orders.New(ctx, orders.Config{
 		Issuer: d.Issuer, Audience: d.OrdersURL, Database: filepath.Join(dir, "orders.db"), Log: a.log,
@@ -95,23 +115,35 @@ func (c *demoCmd) Run(ctx context.Context, a *app) (err error) {
 	if err != nil {
 		return fmt.Errorf("sample API: %w", err)
 	}
-	server := web.HTTPServer(api.Handler(), a.log, nil)
-	defer func() { err = errors.Join(err, server.Close(), api.Close()) }()
-	l, err := listen("--port", ordersAddress)
+	defer func() { err = errors.Join(err, api.Close()) }()
+	key := make([]byte, 32)
+	_, _ = rand.Read(key) // never fails: it aborts the program instead
+	shop, err := storefront.New(storefront.Config{
+		Issuer: d.Issuer, ClientID: demoShop, ClientSecret: shopSecret, URL: d.StorefrontURL, Orders: d.OrdersURL,
+		Key: key, FormPost: c.FormPost, AccountURL: d.Issuer + "/account", Log: a.log,
+	})
 	if err != nil {
-		return err
+		return fmt.Errorf("sample shop: %w", err)
 	}
-	failed := make(chan error, 1)
-	go func() { failed <- server.Serve(l) }()
-	if err := waitReady(ctx, d.OrdersURL+"/readyz"); err != nil {
-		return fmt.Errorf("sample API: %w", err)
+	failed := make(chan error, 2)
+	for _, sample := range []struct {
+		name, url string
+		handler   http.Handler
+		on        net.Listener
+	}{{"API", d.OrdersURL, api.Handler(), listeners[1]}, {"shop", d.StorefrontURL, shop.Handler(), listeners[2]}} {
+		server := web.HTTPServer(sample.handler, a.log, nil)
+		defer server.Close()
+		go func() { failed <- fmt.Errorf("sample %s: %w", sample.name, server.Serve(sample.on)) }()
+		if err := waitReady(ctx, sample.url+"/readyz"); err != nil {
+			return fmt.Errorf("sample %s: %w", sample.name, err)
+		}
 	}
 	if err := a.print(d, d.explain); err != nil {
 		return err
 	}
 	select {
 	case err := <-failed:
-		return fmt.Errorf("sample API: %w", err)
+		return err
 	case err := <-s.failed:
 		return err
 	case <-ctx.Done():
@@ -119,9 +151,9 @@ func (c *demoCmd) Run(ctx context.Context, a *app) (err error) {
 	}
 }
 
-// freeAddress returns the loopback address with this port, or, when something
-// has it, says so and returns one that is free.
-func (a *app) freeAddress(port uint16) (string, error) {
+// freeListener listens on the loopback address with this port, or, when
+// something has it, says so and takes one that is free.
+func (a *app) freeListener(port uint16) (net.Listener, error) {
 	l, err := net.Listen("tcp", loopback("127.0.0.1", port))
 	if err == nil && taken("::1", port) {
 		l.Close()
@@ -133,10 +165,9 @@ func (a *app) freeAddress(port uint16) (string, error) {
 		}
 	}
 	if err != nil {
-		return "", fmt.Errorf("loopback port: %w", err)
+		return nil, fmt.Errorf("loopback port: %w", err)
 	}
-	defer l.Close()
-	return l.Addr().String(), nil
+	return l, nil
 }
 
 // taken says whether something else has the port. "localhost" is ::1 as well,
@@ -153,25 +184,60 @@ func loopback(host string, port uint16) string {
 	return net.JoinHostPort(host, strconv.Itoa(int(port)))
 }
 
-// seed registers the sample API and the service, as the README's commands do.
-func (a *app) seed(ctx context.Context, store storage.Store, cfg Config, api string) (id, secret string, err error) {
+// seed registers the samples, as the README's commands do, writes down in d
+// what people need of them, and returns the shop's secret.
+func (a *app) seed(ctx context.Context, store storage.Store, cfg Config, d *demo) (shopSecret string, err error) {
 	i := &instance{Store: store, app: a, db: cfg.Database, kek: cfg.KEK, demo: true}
 	admin := i.Admin()
 	if _, err := admin.CreateRole(ctx, storage.Role{Name: demoRole}); err != nil {
-		return "", "", err
+		return "", err
 	}
 	resource := admin.DefaultResource()
-	resource.URI, resource.Name, resource.RolesClaim = api, "Orders", true
-	resource.Scopes = []storage.Scope{{Name: "orders:read"}, {Name: "orders:write"}, {Name: "orders:report", Role: demoRole}}
-	if _, err := admin.CreateResource(ctx, resource); err != nil {
-		return "", "", err
+	resource.URI, resource.Name, resource.RolesClaim = d.OrdersURL, "Orders", true
+	resource.Scopes = []storage.Scope{
+		{Name: "orders:read", Description: "See what you have ordered"},
+		{Name: "orders:write", Description: "Place and cancel orders"},
+		{Name: "orders:report", Role: demoRole, Description: "Add up the orders of everybody"},
 	}
-	client := provider.DefaultClient()
-	client.ID, client.Name = demoService, "Nightly report"
-	client.GrantTypes = []string{"client_credentials"}
-	client.Scopes = []string{"orders:read", "orders:write", "orders:report"}
-	_, secret, err = admin.CreateClient(ctx, client)
-	return demoService, secret, err
+	if _, err := admin.CreateResource(ctx, resource); err != nil {
+		return "", err
+	}
+
+	service := provider.DefaultClient()
+	service.ID, service.Name = demoService, "Nightly report"
+	service.GrantTypes = []string{"client_credentials"}
+	service.Scopes = []string{"orders:read", "orders:write", "orders:report"}
+	d.Service.ClientID = service.ID
+	if _, d.Service.ClientSecret, err = admin.CreateClient(ctx, service); err != nil {
+		return "", err
+	}
+
+	shop := provider.DefaultClient()
+	shop.ID, shop.Name = demoShop, "Harbour Street Goods"
+	shop.GrantTypes = []string{"authorization_code", "refresh_token"}
+	shop.RedirectURIs = []string{d.StorefrontURL + "/callback"}
+	shop.PostLogoutRedirectURIs = []string{d.StorefrontURL + "/signed-out"}
+	shop.Scopes = []string{"openid", "profile", "email", "offline_access", "orders:read", "orders:write"}
+	if _, shopSecret, err = admin.CreateClient(ctx, shop); err != nil {
+		return "", err
+	}
+
+	// A public client for experiments, as a program on this machine would be.
+	public := provider.DefaultClient()
+	public.ID, public.Name, public.AuthMethod = demoPublic, "Demo command line", "none"
+	public.GrantTypes, public.Scopes = shop.GrantTypes, shop.Scopes
+	public.RedirectURIs = []string{"http://127.0.0.1/callback"} // any port will do, RFC 8252 §7.3
+	d.PublicClientID = public.ID
+	if _, _, err := admin.CreateClient(ctx, public); err != nil {
+		return "", err
+	}
+
+	d.User = demoPerson{demoUser, provider.GeneratePassword()}
+	_, err = admin.CreateUser(ctx, storage.User{
+		Username: demoUser, Email: "ada@example.com", EmailVerified: true,
+		Profile: `{"name":"Ada Lovelace","given_name":"Ada","family_name":"Lovelace"}`,
+	}, d.User.Password)
+	return shopSecret, err
 }
 
 // waitReady waits until the address answers 200.
@@ -206,30 +272,38 @@ func (d demo) explain(w io.Writer) {
 	fmt.Fprintf(w, `
   Signet is running. Ctrl-C ends it and removes all it made.
 
-  Provider     %[1]s
-  Orders API   %[2]s
-  Service      %[3]s
-  Its secret   %[4]s
+  Shop          %[1]s
+  Account       %[2]s/account
+  Sign in as    %[3]s
+  Password      %[4]s
 
-  Get a token for the service:
+  In a browser:
 
-    TOKEN=$(curl -s %[1]s/token -u %[3]s:%[4]s \
+  1. Open the shop, sign in, allow it to act for you, order something.
+  2. Open the account page and withdraw the shop's access.
+  3. Back in the shop, open your profile: it is refused, and says so.
+  4. Sign in again, and out: of the shop, and of the provider.
+
+  In a terminal, as the service %[6]s. A token for it, and orders with it:
+
+    TOKEN=$(curl -s %[2]s/token -u %[6]s:%[7]s \
       -d grant_type=client_credentials -d scope='orders:read orders:write' \
       | sed 's/.*"access_token":"\([^"]*\)".*/\1/')
-
-  Call the API with it:
-
-    curl %[2]s/orders -H "Authorization: Bearer $TOKEN" -d '{"item":"Lamp","quantity":2}' -H 'Content-Type: application/json'
-    curl %[2]s/orders -H "Authorization: Bearer $TOKEN"
+    curl %[5]s/orders -H "Authorization: Bearer $TOKEN" -d '{"item":"Lamp","quantity":2}' -H 'Content-Type: application/json'
+    curl %[5]s/orders -H "Authorization: Bearer $TOKEN"
 
   A missing scope is refused by the API, a missing role by the provider:
 
-    curl -i %[2]s/reports/summary -H "Authorization: Bearer $TOKEN"
-    curl %[1]s/token -u %[3]s:%[4]s -d grant_type=client_credentials -d scope=orders:report
+    curl -i %[5]s/reports/summary -H "Authorization: Bearer $TOKEN"
+    curl %[2]s/token -u %[6]s:%[7]s -d grant_type=client_credentials -d scope=orders:report
 
   Look into the token:
 
-    echo $TOKEN | %[5]s token inspect --issuer %[1]s
+    echo $TOKEN | %[9]s token inspect --issuer %[2]s
 
-`, d.Issuer, d.OrdersURL, d.Service.ClientID, d.Service.ClientSecret, signet)
+  Your own code can sign in as the public client %[8]s: PKCE, no secret,
+  http://127.0.0.1:PORT/callback with any port.
+
+`, d.StorefrontURL, d.Issuer, d.User.Username, d.User.Password, d.OrdersURL,
+		d.Service.ClientID, d.Service.ClientSecret, d.PublicClientID, signet)
 }

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"net"
 	"net/http"
+	"net/http/cookiejar"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -12,6 +14,10 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/coreos/go-oidc/v3/oidc"
+	"golang.org/x/net/html"
+	"golang.org/x/oauth2"
 
 	"github.com/signet-oidc/signet/storage/storagetest"
 )
@@ -90,14 +96,36 @@ func TestDemo(t *testing.T) {
 			t.Errorf("$ %s%s\nwant %s and %s", commands[i], answers[i], w.command, w.answer)
 		}
 	}
+	for _, address := range regexp.MustCompile(`(?m)^  (?:Shop|Account) +(\S+)$`).FindAllStringSubmatch(text, -1) {
+		if res, err := http.Get(address[1]); err != nil {
+			t.Error(err)
+		} else if res.Body.Close(); res.StatusCode != http.StatusOK {
+			t.Errorf("%s: %d", address[1], res.StatusCode)
+		}
+	}
 	if len(p.left()) == 0 {
 		t.Error("the demo's folder is not where the test looks for it")
 	}
-	s.ends(p, syscall.SIGINT, "")
+	s.ends(p, syscall.SIGINT)
+}
+
+// demoJSON reads what a demo prints for scripts.
+func (s *process) demoJSON() (d demo) {
+	s.t.Helper()
+	line, err := s.stdout.ReadBytes('\n')
+	if err != nil {
+		s.t.Fatalf("%v\n%s", err, s.stderr.String())
+	}
+	decoder := json.NewDecoder(bytes.NewReader(line))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(&d); err != nil {
+		s.t.Fatalf("%s: %v", line, err)
+	}
+	return d
 }
 
 // ends ends a demo and sees that nothing of it is left.
-func (s *process) ends(p *place, sig syscall.Signal, api string) {
+func (s *process) ends(p *place, sig syscall.Signal, samples ...string) {
 	s.t.Helper()
 	s.signal(sig)
 	if status := s.wait(); status != 0 {
@@ -106,9 +134,9 @@ func (s *process) ends(p *place, sig syscall.Signal, api string) {
 	if left := p.left(); len(left) > 0 {
 		s.t.Errorf("left behind after %s: %v", sig, left)
 	}
-	if api != "" {
-		if _, err := http.Get(api + "/livez"); err == nil {
-			s.t.Error("the API still answers")
+	for _, url := range samples {
+		if _, err := http.Get(url + "/livez"); err == nil {
+			s.t.Errorf("%s still answers", url)
 		}
 	}
 }
@@ -117,14 +145,7 @@ func TestDemoForScripts(t *testing.T) {
 	t.Parallel()
 	p := newDemoPlace(t)
 	s := p.begin("demo", "--port", "0", "--json")
-	line, err := s.stdout.ReadBytes('\n')
-	if err != nil {
-		t.Fatalf("%v\n%s", err, s.stderr.String())
-	}
-	var d demo
-	if err := json.Unmarshal(line, &d); err != nil {
-		t.Fatalf("%s: %v", line, err)
-	}
+	d := s.demoJSON()
 	res, err := http.PostForm(d.Issuer+"/token", nil)
 	if err != nil {
 		t.Fatal(err)
@@ -141,30 +162,20 @@ func TestDemoForScripts(t *testing.T) {
 	if u, err := url.Parse(d.Issuer); err != nil || u.Hostname() != "localhost" {
 		t.Errorf("issuer %s", d.Issuer)
 	}
-	s.ends(p, syscall.SIGTERM, d.OrdersURL)
+	s.ends(p, syscall.SIGTERM, d.OrdersURL, d.StorefrontURL)
 }
 
-// A port that is taken is named, and another used: the provider's and the API's.
+// A port that is taken is named, and another used: the provider's and the samples'.
 func TestDemoWhereThePortsAreTaken(t *testing.T) {
 	t.Parallel()
 	p := newDemoPlace(t)
-	first, l := neighbours(t)
-	defer first.Close()
-	defer l.Close()
-	port, api := first.Addr().(*net.TCPAddr).Port, l.Addr().(*net.TCPAddr).Port
+	port := neighbours(t)
 	s := p.begin("demo", "--json", "--port", strconv.Itoa(port))
-	line, err := s.stdout.ReadBytes('\n')
-	if err != nil {
-		t.Fatalf("%v\n%s", err, s.stderr.String())
-	}
-	var d demo
-	if err := json.Unmarshal(line, &d); err != nil {
-		t.Fatalf("%s: %v", line, err)
-	}
+	d := s.demoJSON()
 	for _, taken := range []struct {
 		port int
 		url  string
-	}{{port, d.Issuer}, {api, d.OrdersURL}} {
+	}{{port, d.Issuer}, {port + 10, d.OrdersURL}, {port + 20, d.StorefrontURL}} {
 		u, err := url.Parse(taken.url)
 		says := "Port " + strconv.Itoa(taken.port) + " is taken; using " + u.Port() + " instead."
 		if err != nil || u.Port() == strconv.Itoa(taken.port) || !strings.Contains(s.stderr.String(), says) {
@@ -179,7 +190,7 @@ func TestDemoWhereThePortsAreTaken(t *testing.T) {
 			t.Errorf("%s/readyz: %d", taken.url, res.StatusCode)
 		}
 	}
-	s.ends(p, syscall.SIGTERM, d.OrdersURL)
+	s.ends(p, syscall.SIGTERM, d.OrdersURL, d.StorefrontURL)
 }
 
 // "localhost" is an address of either family: a port that only the other one's
@@ -195,32 +206,132 @@ func TestDemoWhereTheOtherFamilyHasThePort(t *testing.T) {
 	port := l.Addr().(*net.TCPAddr).Port
 	p := newDemoPlace(t)
 	s := p.begin("demo", "--json", "--port", strconv.Itoa(port))
-	line, err := s.stdout.ReadBytes('\n')
-	if err != nil {
-		t.Fatalf("%v\n%s", err, s.stderr.String())
+	if d := s.demoJSON(); strings.HasSuffix(d.Issuer, ":"+strconv.Itoa(port)) || !strings.Contains(s.stderr.String(), "is taken") {
+		t.Errorf("%+v\n%s", d, s.stderr.String())
 	}
-	if strings.Contains(string(line), "localhost:"+strconv.Itoa(port)) || !strings.Contains(s.stderr.String(), "is taken") {
-		t.Errorf("%s%s", line, s.stderr.String())
-	}
-	s.ends(p, syscall.SIGTERM, "")
+	s.ends(p, syscall.SIGTERM)
 }
 
-// neighbours listens on two ports that are ten apart, as the demo's are.
-func neighbours(t *testing.T) (a, b net.Listener) {
+// neighbours listens on three ports that are ten apart, as the demo's are, and
+// returns the first.
+func neighbours(t *testing.T) (port int) {
 	t.Helper()
 	for range 100 {
-		a, err := net.Listen("tcp", freeAddress(t))
-		if err != nil {
-			continue
+		address := freeAddress(t)
+		var held []net.Listener
+		for range 3 {
+			l, err := net.Listen("tcp", address)
+			if err != nil {
+				break
+			}
+			held = append(held, l)
+			address = net.JoinHostPort("127.0.0.1", strconv.Itoa(l.Addr().(*net.TCPAddr).Port+10))
 		}
-		b, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(a.Addr().(*net.TCPAddr).Port+10)))
-		if err == nil {
-			return a, b
+		if len(held) == 3 {
+			t.Cleanup(func() {
+				for _, l := range held {
+					l.Close()
+				}
+			})
+			return held[0].Addr().(*net.TCPAddr).Port
 		}
-		a.Close()
+		for _, l := range held {
+			l.Close()
+		}
 	}
-	t.Fatal("no two free ports")
-	return nil, nil
+	t.Fatal("no three free ports")
+	return 0
+}
+
+// The demo's person signs in with the printed password, which nobody makes them
+// change, and a program on this machine gets a token that the API takes.
+func TestDemoSignsPeopleIn(t *testing.T) {
+	t.Parallel()
+	p := newDemoPlace(t)
+	s := p.begin("demo", "--port", "0", "--json")
+	d := s.demoJSON()
+	ctx := t.Context()
+	found, err := oidc.NewProvider(ctx, d.Issuer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	app := oauth2.Config{
+		ClientID: d.PublicClientID, Endpoint: found.Endpoint(), RedirectURL: "http://127.0.0.1:49152/callback",
+		Scopes: []string{oidc.ScopeOpenID, "profile", oidc.ScopeOfflineAccess, "orders:read"},
+	}
+	app.Endpoint.AuthStyle = oauth2.AuthStyleInParams
+	verifier := oauth2.GenerateVerifier()
+
+	jar, err := cookiejar.New(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var back *url.URL // where the app gets its answer
+	client := &http.Client{Jar: jar, CheckRedirect: func(r *http.Request, _ []*http.Request) error {
+		if strings.HasPrefix(r.URL.String(), app.RedirectURL) {
+			back = r.URL
+			return http.ErrUseLastResponse
+		}
+		return nil
+	}}
+	res, err := client.Get(app.AuthCodeURL("a-state", oauth2.S256ChallengeOption(verifier)))
+	for _, answers := range []url.Values{{"username": {d.User.Username}, "password": {d.User.Password}}, {"decision": {"allow"}}} {
+		if err != nil {
+			t.Fatal(err)
+		}
+		page, err := html.Parse(res.Body)
+		res.Body.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		action, form := formOf(page)
+		for name, value := range answers {
+			form[name] = value
+		}
+		at, err := res.Request.URL.Parse(action)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res, err = client.PostForm(at.String(), form)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+	}
+	if back == nil || back.Query().Get("state") != "a-state" {
+		t.Fatalf("the app got no answer; the browser is at %s", res.Request.URL)
+	}
+	token, err := app.Exchange(ctx, back.Query().Get("code"), oauth2.VerifierOption(verifier))
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, _ := token.Extra("id_token").(string)
+	if _, err := found.VerifierContext(ctx, &oidc.Config{ClientID: d.PublicClientID}).Verify(ctx, raw); err != nil {
+		t.Error(err)
+	}
+	provider := &server{process: s, url: d.Issuer, http: http.DefaultClient}
+	if r := provider.get(d.OrdersURL+"/orders", "Authorization", "Bearer "+token.AccessToken); r.status != http.StatusOK {
+		t.Errorf("orders: %s", r)
+	}
+	s.ends(p, syscall.SIGINT, d.OrdersURL, d.StorefrontURL)
+}
+
+// formOf returns the page's one form, as a browser would post it.
+func formOf(page *html.Node) (action string, fields url.Values) {
+	fields = make(url.Values)
+	for n := range page.Descendants() {
+		of := make(map[string]string)
+		for _, a := range n.Attr {
+			of[a.Key] = a.Val
+		}
+		switch n.Data {
+		case "form":
+			action = of["action"]
+		case "input":
+			fields.Set(of["name"], of["value"])
+		}
+	}
+	return action, fields
 }
 
 // A demo is its own: settings of a real server in the environment do not
@@ -231,15 +342,11 @@ func TestDemoLeavesTheRealServerAlone(t *testing.T) {
 	address := storagetest.EmptyPostgres(t)
 	p.vars = append(p.vars, "SIGNET_DATABASE="+address, "SIGNET_ISSUER=https://login.example.com", "SIGNET_KEK="+newKEK())
 	s := p.begin("demo", "--port", "0", "--json")
-	line, err := s.stdout.ReadBytes('\n')
-	var d demo
-	if err := json.Unmarshal(line, &d); err != nil || !strings.HasPrefix(d.Issuer, "http://localhost:") {
-		t.Errorf("%s: %v", line, err)
+	d := s.demoJSON()
+	if !strings.HasPrefix(d.Issuer, "http://localhost:") {
+		t.Errorf("%+v", d)
 	}
-	if err != nil {
-		t.Fatalf("%v\n%s", err, s.stderr.String())
-	}
-	s.ends(p, syscall.SIGTERM, d.OrdersURL)
+	s.ends(p, syscall.SIGTERM, d.OrdersURL, d.StorefrontURL)
 	if m := decode[migrationJSON](p, `signet migrate status --json`); m.Current != 0 {
 		t.Errorf("the demo touched the database: %+v", m)
 	}

@@ -26,7 +26,7 @@ type root struct {
 	common
 
 	Serve serveCmd `cmd:"" help:"Run the provider."`
-	Demo  demoCmd  `cmd:"" help:"Try it: a provider, an API and a service, gone when you stop it."`
+	Demo  demoCmd  `cmd:"" help:"Try it: a provider, a shop and its API, gone when you stop it."`
 
 	Client   clientCmd   `cmd:"" help:"Applications and services that get tokens."`
 	Resource resourceCmd `cmd:"" help:"APIs that tokens are for, and their scopes."`
