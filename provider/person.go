@@ -28,30 +28,14 @@ var errGone = errors.New("the grant or its person is gone")
 
 // person reads the truth about a grant, or returns errGone.
 func (p *Provider) person(ctx context.Context, grantID string) (*person, error) {
-	var who person
-	var err error
-	if who.grant, err = p.store.Grant(ctx, grantID); err != nil {
-		return nil, goneOr("grant", err)
-	}
-	if who.user, err = p.store.User(ctx, who.grant.UserID); err != nil {
-		return nil, goneOr("user", err)
-	}
-	if who.consents, err = p.store.Consents(ctx, who.grant.UserID, who.grant.ClientID); err != nil {
-		return nil, fmt.Errorf("consents: %w", err)
-	}
-	if !who.grant.Offline {
-		if who.session, err = p.store.Session(ctx, who.grant.SessionID); err != nil && !errors.Is(err, storage.ErrNotFound) {
-			return nil, fmt.Errorf("session: %w", err)
-		}
-	}
-	return &who, nil
-}
-
-func goneOr(what string, err error) error {
+	st, err := p.store.Standing(ctx, grantID)
 	if errors.Is(err, storage.ErrNotFound) {
-		return errGone
+		return nil, errGone
 	}
-	return fmt.Errorf("%s: %w", what, err)
+	if err != nil {
+		return nil, fmt.Errorf("grant: %w", err)
+	}
+	return &person{grant: st.Grant, user: st.User, consents: st.Consents, session: st.Session}, nil
 }
 
 // presented reads what a client presents at the token endpoint, a code or a
@@ -159,19 +143,12 @@ func sessionLive(s storage.Session, now time.Time) bool {
 
 // stillSignedIn returns ErrNoSession unless the session is live and its user enabled.
 func stillSignedIn(ctx context.Context, r storage.Reader, sessionID, userID string, now time.Time) error {
-	s, err := r.Session(ctx, sessionID)
+	s, u, err := r.SessionUser(ctx, sessionID)
 	if errors.Is(err, storage.ErrNotFound) {
 		return ErrNoSession
 	}
 	if err != nil {
 		return fmt.Errorf("session: %w", err)
-	}
-	u, err := r.User(ctx, userID)
-	if errors.Is(err, storage.ErrNotFound) {
-		return ErrNoSession
-	}
-	if err != nil {
-		return fmt.Errorf("user: %w", err)
 	}
 	if s.UserID != userID || !sessionLive(s, now) || !u.Enabled {
 		return ErrNoSession

@@ -50,7 +50,7 @@ func (p *Provider) Resume(ctx context.Context, cookie string) (*SignedIn, error)
 	if !ok {
 		return nil, ErrNoSession
 	}
-	s, err := p.store.Session(ctx, id)
+	s, u, err := p.store.SessionUser(ctx, id)
 	if errors.Is(err, storage.ErrNotFound) {
 		return nil, ErrNoSession
 	}
@@ -58,15 +58,8 @@ func (p *Provider) Resume(ctx context.Context, cookie string) (*SignedIn, error)
 		return nil, fmt.Errorf("session: %w", err)
 	}
 	now := p.now()
-	if subtle.ConstantTimeCompare(secret.hash(), s.SecretHash) != 1 || !sessionLive(s, now) {
+	if subtle.ConstantTimeCompare(secret.hash(), s.SecretHash) != 1 || !sessionLive(s, now) || !u.Enabled {
 		return nil, ErrNoSession
-	}
-	u, err := p.store.User(ctx, s.UserID)
-	if errors.Is(err, storage.ErrNotFound) || err == nil && !u.Enabled {
-		return nil, ErrNoSession
-	}
-	if err != nil {
-		return nil, fmt.Errorf("user: %w", err)
 	}
 	if now.Sub(s.LastSeenAt) >= p.policy.SessionTouch {
 		s.LastSeenAt, s.IdleEnd = now, earlier(now.Add(p.policy.SessionIdle), s.AbsoluteEnd)

@@ -47,6 +47,14 @@ type Grant struct {
 	RevokeReason string
 }
 
+// Standing is a grant with what it rests on.
+type Standing struct {
+	Grant    Grant
+	User     User
+	Consents []Consent // of the user to the client, in no particular order
+	Session  Session   // without SecretHash; zero when it is gone or the grant is offline
+}
+
 // GrantMemory is how long a grant's row outlives its AbsoluteEnd: a repeated
 // approval or an old token is still recognised in that time.
 const GrantMemory = 7 * 24 * time.Hour

@@ -149,6 +149,9 @@ type Reader interface {
 
 	// Session returns the session, live or not, or ErrNotFound.
 	Session(ctx context.Context, id string) (Session, error)
+	// SessionUser returns the session, live or not, and whose it is, as of one
+	// moment, or ErrNotFound.
+	SessionUser(ctx context.Context, id string) (Session, User, error)
 	// Sessions returns the user's sessions that are live at now, the last seen first.
 	Sessions(ctx context.Context, userID string, now time.Time) ([]Session, error)
 	// Consents returns what the user lets the client do, by resource and scope.
@@ -159,6 +162,9 @@ type Reader interface {
 	ConsentHost(ctx context.Context, userID, clientID, host string) (bool, error)
 	// Grant returns the grant, live or not, or ErrNotFound.
 	Grant(ctx context.Context, id string) (Grant, error)
+	// Standing returns the grant, live or not, with what it rests on, as of one
+	// moment. ErrNotFound when it or its user is gone.
+	Standing(ctx context.Context, grantID string) (Standing, error)
 	// GrantsOfUser returns the user's grants that are neither revoked nor
 	// ended at now, by id (which is by time).
 	GrantsOfUser(ctx context.Context, userID string, now time.Time) ([]Grant, error)

@@ -14,7 +14,7 @@ const channel = "signet_revocations"
 const relisten = time.Second
 
 // announce tells the listeners when, and only if, the transaction commits.
-func announce(ctx context.Context, tx pgx.Tx) error {
+func announce(ctx context.Context, tx querier) error {
 	_, err := tx.Exec(ctx, `SELECT pg_notify($1, '')`, channel)
 	return err
 }

@@ -170,16 +170,24 @@ func (s *Store) Update(ctx context.Context, fn func(ctx context.Context, tx stor
 }
 
 func (s *Store) attempt(ctx context.Context, fn func(ctx context.Context, tx storage.Tx) error) error {
-	return pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(ptx pgx.Tx) error {
-		tx := sqlstore.NewTx(executor{ptx, 0})
-		if err := fn(ctx, tx); err != nil {
-			return err
-		}
-		if err := tx.Err(); err != nil || !tx.Appended() {
-			return err
-		}
-		return announce(ctx, ptx)
-	})
+	conn, err := s.pool.Acquire(ctx)
+	if err != nil {
+		return err
+	}
+	t := &transaction{conn: conn}
+	defer t.end(ctx) // whatever fn does
+	tx := sqlstore.NewTx(executor{t, 0})
+	err = fn(ctx, tx)
+	if err == nil {
+		err = tx.Err()
+	}
+	if err == nil && tx.Appended() {
+		err = announce(ctx, t)
+	}
+	if err != nil {
+		return err
+	}
+	return t.commit(ctx)
 }
 
 // View implements storage.Store.

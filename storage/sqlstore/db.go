@@ -260,6 +260,34 @@ func (d listOf) Scan(v any) error {
 	return json.Unmarshal([]byte(s), d.to)
 }
 
+// packedOf reads a list that a statement packed into one column: each string as
+// its length in characters, a colon and itself, one behind the other. That
+// brings the rows that belong to another with it, in both engines.
+type packedOf struct{ to *[]string }
+
+func (d packedOf) Scan(v any) error {
+	s, ok := v.(string)
+	if !ok {
+		return fmt.Errorf("packed list read as %T", v)
+	}
+	*d.to = nil
+	for s != "" {
+		length, rest, _ := strings.Cut(s, ":")
+		n, err := strconv.Atoi(length)
+		if err != nil {
+			return fmt.Errorf("packed list: %w", err)
+		}
+		end := 0
+		for ; n > 0 && end < len(rest); n-- {
+			_, size := utf8.DecodeRuneInString(rest[end:])
+			end += size
+		}
+		*d.to = append(*d.to, rest[:end])
+		s = rest[end:]
+	}
+	return nil
+}
+
 // collect runs a query and gathers its rows.
 func collect[T any](ctx context.Context, db DB, scan func(Row, *T) error, query string, args ...any) ([]T, error) {
 	rows, err := db.Query(ctx, query, args...)

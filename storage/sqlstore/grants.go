@@ -14,12 +14,15 @@ const grantColumns = `id, client_id, user_id, session_id, offline,
 	code_expires_at, code_used_at, seed, generation, key_version, rotated_at, idle_end, absolute_end,
 	bound_jkt, status_index, created_at, revoked_at, revoke_reason`
 
-func scanGrant(row Row, g *storage.Grant) error {
-	return row.Scan(&g.ID, &g.ClientID, &g.UserID, &g.SessionID, boolOf{&g.Offline},
+func scanGrant(row Row, g *storage.Grant) error { return row.Scan(grantTargets(g)...) }
+
+// grantTargets are what grantColumns are scanned into.
+func grantTargets(g *storage.Grant) []any {
+	return []any{&g.ID, &g.ClientID, &g.UserID, &g.SessionID, boolOf{&g.Offline},
 		listOf{&g.Scopes}, listOf{&g.Resources}, timeOf{&g.AuthTime}, &g.ACR, listOf{&g.AMR}, &g.Nonce, &g.ClaimsRequest,
 		&g.RedirectURI, &g.CodeChallenge, timeOf{&g.CodeExpiresAt}, timeOf{&g.CodeUsedAt}, bytesOf{&g.Seed}, &g.Generation,
 		&g.KeyVersion, timeOf{&g.RotatedAt}, timeOf{&g.IdleEnd}, timeOf{&g.AbsoluteEnd},
-		&g.BoundJKT, &g.StatusIndex, timeOf{&g.CreatedAt}, timeOf{&g.RevokedAt}, &g.RevokeReason)
+		&g.BoundJKT, &g.StatusIndex, timeOf{&g.CreatedAt}, timeOf{&g.RevokedAt}, &g.RevokeReason}
 }
 
 // Grant implements storage.Reader.

@@ -10,9 +10,12 @@ import (
 const sessionColumns = `id, secret_hash, user_id, auth_time, acr, amr, user_agent, address,
 	created_at, last_seen_at, idle_end, absolute_end, ended_at, end_reason`
 
-func scanSession(row Row, s *storage.Session) error {
-	return row.Scan(&s.ID, bytesOf{&s.SecretHash}, &s.UserID, timeOf{&s.AuthTime}, &s.ACR, listOf{&s.AMR}, &s.UserAgent, &s.Address,
-		timeOf{&s.CreatedAt}, timeOf{&s.LastSeenAt}, timeOf{&s.IdleEnd}, timeOf{&s.AbsoluteEnd}, timeOf{&s.EndedAt}, &s.EndReason)
+func scanSession(row Row, s *storage.Session) error { return row.Scan(sessionTargets(s)...) }
+
+// sessionTargets are what sessionColumns are scanned into.
+func sessionTargets(s *storage.Session) []any {
+	return []any{&s.ID, bytesOf{&s.SecretHash}, &s.UserID, timeOf{&s.AuthTime}, &s.ACR, listOf{&s.AMR}, &s.UserAgent, &s.Address,
+		timeOf{&s.CreatedAt}, timeOf{&s.LastSeenAt}, timeOf{&s.IdleEnd}, timeOf{&s.AbsoluteEnd}, timeOf{&s.EndedAt}, &s.EndReason}
 }
 
 // Session implements storage.Reader.

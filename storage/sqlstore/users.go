@@ -2,6 +2,7 @@ package sqlstore
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/signet-oidc/signet/storage"
@@ -9,32 +10,35 @@ import (
 
 const userColumns = `id, username, username_key, email, email_key, email_verified, enabled, profile, locale, created_at, updated_at`
 
-func scanUser(row Row, u *storage.User) error {
-	return row.Scan(&u.ID, &u.Username, &u.UsernameKey, &u.Email, &u.EmailKey, boolOf{&u.EmailVerified},
-		boolOf{&u.Enabled}, &u.Profile, &u.Locale, timeOf{&u.CreatedAt}, timeOf{&u.UpdatedAt})
+// userRoles is the last column wherever one user is read.
+const userRoles = `COALESCE((SELECT string_agg(length(role) || ':' || role, '') FROM user_roles WHERE user_id = users.id), '')`
+
+func scanUser(row Row, u *storage.User) error { return row.Scan(userTargets(u)[:11]...) }
+
+// userTargets are what userColumns and userRoles are scanned into.
+func userTargets(u *storage.User) []any {
+	return []any{&u.ID, &u.Username, &u.UsernameKey, &u.Email, &u.EmailKey, boolOf{&u.EmailVerified},
+		boolOf{&u.Enabled}, &u.Profile, &u.Locale, timeOf{&u.CreatedAt}, timeOf{&u.UpdatedAt}, packedOf{&u.Roles}}
 }
 
 // User implements storage.Reader.
 func (r *Reader) User(ctx context.Context, id string) (storage.User, error) {
-	return r.user(ctx, `SELECT `+userColumns+` FROM users WHERE id = $1`, id)
+	return r.user(ctx, `SELECT `+userColumns+`, `+userRoles+` FROM users WHERE id = $1`, id)
 }
 
 // UserByLogin implements storage.Reader.
 func (r *Reader) UserByLogin(ctx context.Context, key string) (storage.User, error) {
-	return r.user(ctx, `SELECT `+userColumns+` FROM users
+	return r.user(ctx, `SELECT `+userColumns+`, `+userRoles+` FROM users
 		WHERE username_key = $1 OR (email_key = $1 AND email_key <> '')
 		ORDER BY CASE WHEN username_key = $1 THEN 0 ELSE 1 END LIMIT 1`, key)
 }
 
 func (r *Reader) user(ctx context.Context, query, key string) (storage.User, error) {
 	var u storage.User
-	err := scanUser(r.db.QueryRow(ctx, query, key), &u)
-	if err == nil {
-		u.Roles, err = collect(ctx, r.db, scanText, `SELECT role FROM user_roles WHERE user_id = $1 ORDER BY role`, u.ID)
-	}
-	if err != nil {
+	if err := r.db.QueryRow(ctx, query, key).Scan(userTargets(&u)...); err != nil {
 		return storage.User{}, wrap(err, "read user")
 	}
+	slices.Sort(u.Roles)
 	return u, nil
 }
 

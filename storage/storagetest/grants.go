@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -278,6 +279,75 @@ func grantIDs(list []storage.Grant) (ids []string) {
 		ids = append(ids, g.ID)
 	}
 	return ids
+}
+
+func testStanding(t *testing.T, s storage.Store) {
+	_, err := s.Standing(t.Context(), "g1")
+	wantErr(t, err, storage.ErrNotFound)
+	_, _, err = s.SessionUser(t.Context(), "s1")
+	wantErr(t, err, storage.ErrNotFound)
+
+	hostile := []string{"3:a:b", "", " 1:", "ünïcödé ☃ 𝔘", "line\r\nbreak", "'; --"}
+	user := testUser("u1", "u1")
+	createUser(t, s, user)
+	createClient(t, s, testClient("c1"))
+	createClient(t, s, testClient("c2"))
+	session := testSession("s1", "u1")
+	createSession(t, s, session, testSession("s2", "u1"))
+	offline := testGrant("g2", "u1", "c2")
+	offline.Offline = true
+	gone := testGrant("g3", "u1", "c1")
+	gone.SessionID = "no such session"
+	createGrant(t, s, testGrant("g1", "u1", "c1"), offline, gone, testGrant("g4", "no such user", "c1"))
+
+	check := func(what string, want storage.Standing) {
+		t.Helper()
+		got, err := s.Standing(t.Context(), want.Grant.ID)
+		slices.SortFunc(got.Consents, func(a, b storage.Consent) int { return strings.Compare(a.Scope, b.Scope) })
+		same(t, what, got, err, want)
+	}
+	secretless := session
+	secretless.SecretHash = nil
+	bare := storage.Standing{Grant: testGrant("g1", "u1", "c1"), User: user, Session: secretless}
+	check("nothing but a session", bare)
+	check("the session is gone", storage.Standing{Grant: gone, User: user})
+	_, err = s.Standing(t.Context(), "g4")
+	wantErr(t, err, storage.ErrNotFound)
+
+	var consents []storage.Consent
+	for i, scope := range hostile {
+		role := storage.Role{Name: scope, CreatedAt: noon}
+		at := noon.Add(time.Duration(i) * time.Millisecond)
+		consent := storage.Consent{UserID: "u1", ClientID: "c2", Scope: scope, Resource: hostile[len(hostile)-1-i], Implicit: i%2 == 0, GrantedAt: at}
+		consents = append(consents, consent)
+		other := consent
+		other.ClientID = "c1"
+		update(t, s, func(ctx context.Context, tx storage.Tx) error {
+			err := tx.PutConsents(ctx, []storage.Consent{consent})
+			if i == 1 {
+				err = errors.Join(err, tx.PutConsents(ctx, []storage.Consent{other}))
+				bare.Consents = append(bare.Consents, other)
+			}
+			return errors.Join(err, tx.CreateRole(ctx, role), tx.GrantUserRole(ctx, "u1", scope, noon))
+		})
+		user.Roles = append(user.Roles, scope)
+	}
+	slices.Sort(user.Roles)
+	slices.SortFunc(consents, func(a, b storage.Consent) int { return strings.Compare(a.Scope, b.Scope) })
+	check("offline, with consents and roles", storage.Standing{Grant: offline, User: user, Consents: consents})
+	bare.User = user
+	check("consents to this client only", bare)
+
+	gotSession, gotUser, err := s.SessionUser(t.Context(), "s1")
+	same(t, "session", gotSession, err, session)
+	same(t, "its user", gotUser, err, user)
+	byLogin, err := s.UserByLogin(t.Context(), user.EmailKey)
+	same(t, "user by login", byLogin, err, user)
+
+	ended := noon.Add(time.Minute)
+	update(t, s, func(ctx context.Context, tx storage.Tx) error { return tx.EndSession(ctx, "s1", ended, "signed out") })
+	bare.Session.EndedAt, bare.Session.EndReason = ended, "signed out"
+	check("the session has ended", bare)
 }
 
 func testGrantsOfUser(t *testing.T, s storage.Store) {

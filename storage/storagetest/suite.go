@@ -79,6 +79,7 @@ func Run(t *testing.T, open func(t *testing.T) storage.Store) {
 		{"codes are redeemed while", testRedeemCode},
 		{"grants rotate while", testRotateGrant},
 		{"grants of a user", testGrantsOfUser},
+		{"a grant and what it rests on", testStanding},
 		{"revoking grants", testRevokeGrants},
 		{"revoking grants in batches", testRevokeGrantsLimit},
 		{"pruning sessions, grants and throttles", testPruneSignIn},
