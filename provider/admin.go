@@ -62,6 +62,7 @@ const (
 	eventClientDisabled      = "client.disabled"
 	eventClientEnabled       = "client.enabled"
 	eventClientDeleted       = "client.deleted"
+	eventClientRevoked       = "client.tokens_revoked"
 	eventClientSecretRotated = "client.secret_rotated"
 	eventResourceCreated     = "resource.created"
 	eventResourceUpdated     = "resource.updated"
@@ -76,6 +77,7 @@ const (
 	eventUserPasswordSet     = "user.password_set"
 	eventUserRoleGranted     = "user.role_granted"
 	eventUserRoleRevoked     = "user.role_revoked"
+	eventUserRevoked         = "user.tokens_revoked"
 )
 
 // Fault is one thing that is wrong with a request.
@@ -179,10 +181,8 @@ func (a *Admin) updateUsers(ctx context.Context, fn func(ctx context.Context, tx
 
 // revoke appends an entry to the log that verifiers follow.
 func (tx change) revoke(ctx context.Context, entry func(kind, value, reason string, now, until time.Time) storage.Revocation, kind, value, reason string) error {
-	if _, err := tx.AppendRevocation(ctx, entry(kind, value, reason, tx.now, tx.admin.policy.RevokedUntil(tx.now))); err != nil {
-		return fmt.Errorf("revocation log: %w", err)
-	}
-	return nil
+	_, err := tx.append(ctx, entry, kind, value, reason)
+	return err
 }
 
 // endGrants revokes what apps hold of a person or a client, and endSessions

@@ -33,6 +33,7 @@ type root struct {
 	Role     roleCmd     `cmd:"" help:"What scopes may demand of a person or a client."`
 	User     userCmd     `cmd:"" help:"People who sign in."`
 	Key      keyCmd      `cmd:"" help:"Signing keys."`
+	Revoke   revokeCmd   `cmd:"" help:"Take back tokens that are out, at every verifier."`
 	Token    tokenCmd    `cmd:"" help:"Look into tokens."`
 	Migrate  migrateCmd  `cmd:"" help:"The database schema."`
 	Health   healthCmd   `cmd:"" help:"Ask a running server whether it is ready."`

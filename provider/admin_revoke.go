@@ -1,0 +1,184 @@
+package provider
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/signet-oidc/signet/provider/revocation"
+	"github.com/signet-oidc/signet/storage"
+)
+
+// Revoked is an entry of the revocation log that an operator appended.
+type Revoked struct {
+	Seq   int64
+	Until time.Time // when it may go: nothing it refuses is still valid then
+}
+
+// RevokeToken refuses one access token by its jti. There is no record of
+// single tokens, so nobody can say whether there ever was such a one.
+func (a *Admin) RevokeToken(ctx context.Context, jti string) (Revoked, error) {
+	const longest = 256
+	var f InvalidError
+	switch {
+	case strings.HasPrefix(jti, prefixRefresh) || strings.HasPrefix(jti, prefixCode):
+		f.Add("jti", "is a refresh token or code", "revoke its grant instead: an access token it gave names it as grant_id")
+	case strings.Count(jti, ".") == 2:
+		f.Add("jti", "is a whole token", "give its jti claim; `signet token inspect` shows it")
+	case jti == "" || len(jti) > longest || strings.ContainsFunc(jti, func(c rune) bool { return c <= ' ' || c == 0x7f || c == '�' }):
+		f.Add("jti", "is not one", "copy the token's jti claim; `signet token inspect` shows it")
+	}
+	if err := f.Err(); err != nil {
+		return Revoked{}, err
+	}
+	var r Revoked
+	err := a.updateUsers(ctx, func(ctx context.Context, tx change) (err error) {
+		if r, err = tx.append(ctx, revocation.Block, revocation.KindToken, jti, eventTokenRevoked); err != nil {
+			return err
+		}
+		return tx.audit(ctx, eventTokenRevoked, "", "", map[string]any{"jti": jti})
+	})
+	return r, err
+}
+
+// RevokeGrant ends a grant: its code, its refresh tokens and, at verifiers,
+// its access tokens.
+func (a *Admin) RevokeGrant(ctx context.Context, id string) (Revoked, error) {
+	var r Revoked
+	err := a.updateUsers(ctx, func(ctx context.Context, tx change) error {
+		g, err := tx.Grant(ctx, id)
+		if err != nil {
+			return object("grant", id, err)
+		}
+		if _, err := tx.RevokeGrant(ctx, id, tx.now, revokedByOperator); err != nil {
+			return fmt.Errorf("grant: %w", err)
+		}
+		if r, err = tx.append(ctx, revocation.Block, revocation.KindGrant, id, revokedByOperator); err != nil {
+			return err
+		}
+		return tx.audit(ctx, eventGrantRevoked, g.UserID, g.ClientID, map[string]any{"grant_id": id, "reason": revokedByOperator})
+	})
+	return r, err
+}
+
+// RevokeSession ends a session, the grants bound to it and, at verifiers, the
+// access tokens that name it.
+func (a *Admin) RevokeSession(ctx context.Context, id string) (Revoked, error) {
+	var r Revoked
+	err := a.updateUsers(ctx, func(ctx context.Context, tx change) error {
+		s, err := tx.Session(ctx, id)
+		if err != nil {
+			return object("session", id, err)
+		}
+		if err := tx.EndSession(ctx, id, tx.now, revokedByOperator); err != nil && !errors.Is(err, storage.ErrNotFound) { // or it was ended before
+			return fmt.Errorf("session: %w", err)
+		}
+		if err := tx.endGrants(ctx, storage.GrantFilter{SessionID: id}, revokedByOperator); err != nil {
+			return err
+		}
+		if r, err = tx.append(ctx, revocation.Block, revocation.KindSession, id, revokedByOperator); err != nil {
+			return err
+		}
+		return tx.audit(ctx, eventSessionEnded, s.UserID, "", map[string]any{"sid": id, "reason": revokedByOperator})
+	})
+	return r, err
+}
+
+// RevokeSubject refuses every token of a person that was issued until now and
+// ends what apps hold of them. They stay signed in and may go on with new ones.
+func (a *Admin) RevokeSubject(ctx context.Context, sub string) (Revoked, error) {
+	if err := a.endGrantsAhead(ctx, storage.GrantFilter{UserID: sub}); err != nil {
+		return Revoked{}, err
+	}
+	var r Revoked
+	err := a.updateUsers(ctx, func(ctx context.Context, tx change) error {
+		u, err := tx.User(ctx, sub)
+		if err != nil {
+			return object("user", sub, err)
+		}
+		if err := tx.endGrants(ctx, storage.GrantFilter{UserID: sub}, revokedByOperator); err != nil {
+			return err
+		}
+		if r, err = tx.append(ctx, epochUnless(!u.Enabled), revocation.KindSubject, sub, eventUserRevoked); err != nil {
+			return err
+		}
+		return tx.audit(ctx, eventUserRevoked, sub, "", nil)
+	})
+	return r, err
+}
+
+// RevokeClient refuses every token of a client that was issued until now and
+// ends its grants. It may get new ones.
+func (a *Admin) RevokeClient(ctx context.Context, id string) (Revoked, error) {
+	if err := a.endGrantsAhead(ctx, storage.GrantFilter{ClientID: id}); err != nil {
+		return Revoked{}, err
+	}
+	var r Revoked
+	err := a.update(ctx, func(ctx context.Context, tx change) error {
+		c, err := tx.Client(ctx, id)
+		if err != nil {
+			return object("client", id, err)
+		}
+		if err := tx.touchClient(ctx, c); err != nil {
+			return err
+		}
+		if err := tx.endGrants(ctx, storage.GrantFilter{ClientID: id}, revokedByOperator); err != nil {
+			return err
+		}
+		if r, err = tx.append(ctx, epochUnless(!c.Enabled), revocation.KindClient, id, eventClientRevoked); err != nil {
+			return err
+		}
+		return tx.audit(ctx, eventClientRevoked, "", id, nil)
+	})
+	return r, err
+}
+
+const revokedByOperator = "revoked by the operator"
+
+// epochUnless returns what refuses the tokens of before: an epoch, or another
+// block for who is blocked, which an epoch would lift.
+func epochUnless(blocked bool) func(kind, value, reason string, now, until time.Time) storage.Revocation {
+	if blocked {
+		return revocation.Block
+	}
+	return revocation.Epoch
+}
+
+// endGrantsAhead ends most of what may be many grants in transactions of their
+// own, so that the one that ends the rest and says so to verifiers is short.
+func (a *Admin) endGrantsAhead(ctx context.Context, f storage.GrantFilter) error {
+	f.Limit = 1000
+	for ended := f.Limit; ended == f.Limit; {
+		err := a.updateUsers(ctx, func(ctx context.Context, tx change) error {
+			ids, err := tx.RevokeGrants(ctx, f, tx.now, revokedByOperator)
+			ended = len(ids)
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("grants: %w", err)
+		}
+	}
+	return nil
+}
+
+// touchClient marks the client as changed now: no token is issued to it in
+// the second of an epoch, which would refuse it (registry.settled).
+func (tx change) touchClient(ctx context.Context, c storage.Client) error {
+	c.UpdatedAt = tx.now
+	if err := tx.UpdateClient(ctx, c); err != nil {
+		return fmt.Errorf("client: %w", err)
+	}
+	return nil
+}
+
+// append adds an entry to the log that verifiers follow.
+func (tx change) append(ctx context.Context, entry func(kind, value, reason string, now, until time.Time) storage.Revocation, kind, value, reason string) (Revoked, error) {
+	e := entry(kind, value, reason, tx.now, tx.admin.policy.RevokedUntil(tx.now))
+	seq, err := tx.AppendRevocation(ctx, e)
+	if err != nil {
+		return Revoked{}, fmt.Errorf("revocation log: %w", err)
+	}
+	return Revoked{seq, e.Until}, nil
+}
