@@ -3,7 +3,8 @@
 // Start reading at routes.
 //
 // It checks access tokens with package verify, in memory, and so goes on
-// answering while the provider is down. It knows no sessions: the bearer token
+// answering while the provider is down; what each route then still accepts is
+// its choice, made in Handler. It knows no sessions: the bearer token
 // in the Authorization header is all it looks at.
 package app
 
@@ -40,7 +41,7 @@ type Config struct {
 	Database string // path of the SQLite file, made when missing
 
 	Log        *slog.Logger     // nil: no logs
-	HTTPClient *http.Client     // fetches the provider's keys; nil: a new one
+	HTTPClient *http.Client     // fetches the provider's keys and revocations; nil: a new one
 	Now        func() time.Time // nil: time.Now
 }
 
@@ -48,15 +49,15 @@ type Config struct {
 type App struct {
 	store    *store
 	verifier *verify.Verifier
-	stop     context.CancelFunc // ends the fetching of keys
+	stop     context.CancelFunc // ends the fetching of keys and revocations
 	metadata *url.URL           // where the API describes itself
 	resource verify.Metadata    // and how
 	log      *slog.Logger
 	now      func() time.Time
 }
 
-// New opens the database and begins to fetch the provider's keys, which it keeps
-// fresh until Close or the end of ctx. A provider that is down is no error: the
+// New opens the database and begins to fetch the provider's keys and revocations,
+// which it keeps fresh until Close or the end of ctx. A provider that is down is no error: the
 // API is not ready until it has been seen once.
 func New(ctx context.Context, config Config) (*App, error) {
 	a := &App{
@@ -115,10 +116,17 @@ func (a *App) Handler() http.Handler {
 		r.Use(a.verifier.Middleware) // from here on every caller has shown a valid token
 
 		r.With(verify.RequireScope("orders:read")).Get("/orders", a.list)
-		r.With(verify.RequireScope("orders:write")).Post("/orders", a.create)
 		r.With(verify.RequireScope("orders:read")).Get("/orders/{id}", a.get)
-		r.With(verify.RequireScope("orders:write")).Delete("/orders/{id}", a.delete)
-		r.With(verify.RequireRole("orders-admin", "orders:report")).Get("/reports/summary", a.summary)
+
+		// Whoever changes something while revocations cannot be followed has to
+		// show a token of the last minute, which the provider has just judged.
+		soft := verify.WhenStale(verify.Soft)
+		r.With(soft, verify.RequireScope("orders:write")).Post("/orders", a.create)
+		r.With(soft, verify.RequireScope("orders:write")).Delete("/orders/{id}", a.delete)
+
+		// Everybody's orders at once can wait.
+		closed := verify.WhenStale(verify.Closed)
+		r.With(closed, verify.RequireRole("orders-admin", "orders:report")).Get("/reports/summary", a.summary)
 	})
 	return r
 }
@@ -142,8 +150,8 @@ func live(w http.ResponseWriter, _ *http.Request) {
 	answer(w, http.StatusOK, map[string]string{"status": "ok"})
 }
 
-// ready says whether requests can be served: with keys to check tokens with,
-// and a database. A provider that is down is no reason to be unready.
+// ready says whether requests can be served: with keys and revocations to check
+// tokens with, and a database. A provider that is down is no reason to be unready.
 func (a *App) ready(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), 2*time.Second)
 	defer cancel()
@@ -152,7 +160,9 @@ func (a *App) ready(w http.ResponseWriter, r *http.Request) {
 		problem(w, http.StatusServiceUnavailable, "The service can't answer requests yet; its log says why.")
 		return
 	}
-	answer(w, http.StatusOK, map[string]string{"status": "ok"})
+	// How revocations are followed is told, and is no reason to be unready: the
+	// routes know what to do.
+	answer(w, http.StatusOK, map[string]string{"status": "ok", "revocations": a.verifier.Revocation().State})
 }
 
 // record logs each request and turns a panic into a 500. It logs the route, not

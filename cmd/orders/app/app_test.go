@@ -635,3 +635,97 @@ func TestPanicIsAnswered(t *testing.T) {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}
 }
+
+// A revoked token is refused though it was accepted before.
+func TestRevoked(t *testing.T) {
+	issuer := verifytest.NewIssuer(t)
+	api := startWith(t, Config{Issuer: issuer.URL, Audience: audience})
+	token := issuer.Token(audience, readWrite(), verifytest.Claim("sid", "s1"))
+	api.order(token, "tea", 1)
+	if got := decodeAs[map[string]string](t, api.call("GET", "/readyz", "", "")); got["revocations"] != verify.RevocationFresh {
+		t.Errorf("readyz: %v", got)
+	}
+	issuer.Revoke("sid", "s1")
+	for began := time.Now(); ; time.Sleep(5 * time.Millisecond) {
+		got := api.call("GET", "/orders", token, "")
+		if got.status == http.StatusUnauthorized && strings.Contains(got.header.Get("WWW-Authenticate"), "revoked") {
+			break
+		}
+		if time.Since(began) > time.Minute {
+			t.Fatalf("%d %s", got.status, got.body)
+		}
+	}
+}
+
+// While revocations cannot be followed orders are listed, changed with a fresh
+// token only, and not summed up. A provider without a feed is the same for ever.
+func TestRevocationsUnknown(t *testing.T) {
+	issuer := verifytest.NewIssuer(t)
+	var log safeBuffer
+	api := startWith(t, Config{Issuer: issuer.URL, Audience: audience, HTTPClient: &http.Client{Transport: withoutFeed{}},
+		Log: slog.New(slog.NewTextHandler(&log, nil))})
+	if !strings.Contains(log.String(), "revocations are not followed") {
+		t.Errorf("the log does not say it: %s", log.String())
+	}
+	if got := decodeAs[map[string]string](t, api.call("GET", "/readyz", "", "")); got["revocations"] != verify.RevocationNone {
+		t.Errorf("readyz: %v", got)
+	}
+	claims := []verifytest.Option{verifytest.Scope("orders:read", "orders:write", "orders:report"), verifytest.Roles("orders-admin")}
+	young := issuer.Token(audience, claims...)
+	old := issuer.Token(audience, append(claims, verifytest.Claim("iat", time.Now().Add(-2*time.Minute).Unix()))...)
+	id := api.order(young, "tea", 1)
+	for _, r := range []struct {
+		method, path, body string
+		young, old         int
+	}{
+		{"GET", "/orders", "", 200, 200},
+		{"GET", "/orders/" + id, "", 200, 200},
+		{"POST", "/orders", `{"item":"tea","quantity":1}`, 201, 401},
+		{"DELETE", "/orders/" + id, "", 204, 401},
+		{"GET", "/reports/summary", "", 503, 503},
+	} {
+		if got := api.call(r.method, r.path, old, r.body); got.status != r.old {
+			t.Errorf("%s %s with an old token: %d %s", r.method, r.path, got.status, got.body)
+		}
+		if got := api.call(r.method, r.path, young, r.body); got.status != r.young {
+			t.Errorf("%s %s with a young token: %d %s", r.method, r.path, got.status, got.body)
+		}
+	}
+}
+
+// withoutFeed hides the feed that the issuer's metadata names.
+type withoutFeed struct{}
+
+func (withoutFeed) RoundTrip(r *http.Request) (*http.Response, error) {
+	res, err := http.DefaultTransport.RoundTrip(r)
+	if err != nil || !strings.Contains(r.URL.Path, ".well-known") {
+		return res, err
+	}
+	defer res.Body.Close()
+	metadata := map[string]any{}
+	if err := json.NewDecoder(res.Body).Decode(&metadata); err != nil {
+		return nil, err
+	}
+	delete(metadata, "revocation_feed_endpoint")
+	text, err := json.Marshal(metadata)
+	res.Body, res.ContentLength = io.NopCloser(bytes.NewReader(text)), int64(len(text))
+	return res, err
+}
+
+// safeBuffer may be written to and read at once.
+type safeBuffer struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (b *safeBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+func (b *safeBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
+}
