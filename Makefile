@@ -32,4 +32,4 @@ demo: ## a provider, a shop and its API to try, gone when it ends
 	go run ./cmd/signet demo
 
 clean: ## what the other targets made
-	rm -rf bin .cache
+	rm -rf bin .cache conformance/browser/node_modules

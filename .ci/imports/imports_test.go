@@ -46,6 +46,7 @@ var kept = map[string][]string{
 	"github.com/jackc":         {"storage/postgres", "storage/storagetest"},
 	"modernc.org/sqlite":       {"storage/sqlite", "cmd/orders"},
 	"github.com/pressly/goose": {"migrations"},
+	"github.com/chromedp":      {"conformance"},
 }
 
 func TestImports(t *testing.T) {
