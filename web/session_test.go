@@ -208,16 +208,6 @@ func TestNothingToStealAtRest(t *testing.T) {
 	})
 }
 
-// userID returns a user's sub.
-func (s *site) userID(name string) string {
-	s.t.Helper()
-	u, err := s.admin.User(s.t.Context(), name)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	return u.ID
-}
-
 // dump returns everything that is in the database.
 func (d database) dump(t testing.TB) string {
 	t.Helper()
