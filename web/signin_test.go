@@ -4,12 +4,15 @@ import (
 	"context"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/coreos/go-oidc/v3/oidc"
 	"golang.org/x/oauth2"
 
+	"github.com/signet-oidc/signet/provider"
 	"github.com/signet-oidc/signet/provider/keys"
 	"github.com/signet-oidc/signet/storage"
 )
@@ -322,4 +325,36 @@ func (s *site) mustChange(name string) {
 	if err := s.store.Update(ctx, func(ctx context.Context, tx storage.Tx) error { return tx.SetPassword(ctx, p) }); err != nil {
 		s.t.Fatal(err)
 	}
+}
+
+// L9: who finds the queue full hears when to come back.
+func TestSignInBusy(t *testing.T) {
+	onBoth(t, options{policy: func(p *provider.Policy) {
+		p.PasswordHashes, p.PasswordQueue, p.PasswordMemory, p.PasswordPasses = 1, 0, 8<<10, 16
+	}}, func(t *testing.T, s *site) {
+		b := s.browser().open("/login")
+		action, fields := b.form("submit")
+		for range 50 {
+			var wg sync.WaitGroup
+			busy := make(chan *browser, 8)
+			for i := range 8 {
+				wg.Go(func() {
+					c := b.another().post(action, with(fields, "username", strconv.Itoa(i), "password", "a wrong heron at dawn"), "same-origin")
+					if c.status == http.StatusServiceUnavailable {
+						busy <- c
+					}
+				})
+			}
+			wg.Wait()
+			select {
+			case c := <-busy:
+				if c.header.Get("Retry-After") == "" || c.text("error-summary") == "" || c.node("submit") == nil {
+					t.Errorf("Retry-After %q: %s", c.header.Get("Retry-After"), c.body)
+				}
+				return
+			default:
+			}
+		}
+		t.Error("nobody is told to come back")
+	})
 }
