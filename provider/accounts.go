@@ -209,11 +209,12 @@ func (p *Provider) setPassword(ctx context.Context, tx storage.Tx, userID, hash,
 	if err := tx.SetPassword(ctx, storage.Password{UserID: userID, Hash: hash, CreatedAt: now, UpdatedAt: now}); err != nil {
 		return fmt.Errorf("password: %w", err)
 	}
-	if _, err := tx.RevokeGrants(ctx, storage.GrantFilter{UserID: userID}, now, reason); err != nil {
-		return fmt.Errorf("grants: %w", err)
-	}
+	// In this order: see stillSignedIn.
 	if _, err := tx.EndSessions(ctx, userID, keep, now, reason); err != nil {
 		return fmt.Errorf("sessions: %w", err)
+	}
+	if _, err := tx.RevokeGrants(ctx, storage.GrantFilter{UserID: userID}, now, reason); err != nil {
+		return fmt.Errorf("grants: %w", err)
 	}
 	entry := revocation.Epoch(revocation.KindSubject, userID, reason, now, p.policy.RevokedUntil(now))
 	if _, err := tx.AppendRevocation(ctx, entry); err != nil {

@@ -202,12 +202,13 @@ func (tx change) endSessions(ctx context.Context, userID, reason string) error {
 	return nil
 }
 
-// endAccess ends all that was ever signed in as the person.
+// endAccess ends all that was ever signed in as the person. Sessions go first:
+// see stillSignedIn.
 func (tx change) endAccess(ctx context.Context, userID, reason string) error {
-	if err := tx.endGrants(ctx, storage.GrantFilter{UserID: userID}, reason); err != nil {
+	if err := tx.endSessions(ctx, userID, reason); err != nil {
 		return err
 	}
-	return tx.endSessions(ctx, userID, reason)
+	return tx.endGrants(ctx, storage.GrantFilter{UserID: userID}, reason)
 }
 
 // unblock lifts what the log still has against a name that is used anew: the

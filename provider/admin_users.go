@@ -151,11 +151,11 @@ func (a *Admin) setUserEnabled(ctx context.Context, name string, enabled bool) (
 		if err := tx.SetUserEnabled(ctx, u.ID, enabled, tx.now); err != nil {
 			return object("user", name, err)
 		}
-		if !enabled {
-			// The grants stay: the gate refuses them until the person is back.
-			if err := tx.endSessions(ctx, u.ID, event); err != nil {
-				return err
-			}
+		// The grants stay: the gate refuses them until the person is back. Of
+		// sessions there are none by then but what a sign-in that was under way
+		// when the person was disabled may have left.
+		if err := tx.endSessions(ctx, u.ID, event); err != nil {
+			return err
 		}
 		if err := tx.revoke(ctx, entry, revocation.KindSubject, u.ID, event); err != nil {
 			return err

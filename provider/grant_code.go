@@ -33,6 +33,7 @@ var (
 type approval struct {
 	session
 	grant    storage.Grant
+	idleEnd  time.Time         // of the session, which is used by this
 	consents []storage.Consent // to be written with it
 	asked    bool              // the person was asked
 	host     string            // where the answer goes, in the words of the page
@@ -67,6 +68,7 @@ func (p *Provider) issueCode(ctx context.Context, a *Authorization, s *SignedIn,
 			Seed:          newSeed(), KeyVersion: q.view.ring.CurrentID(keys.PurposeGrant),
 			CreatedAt: now,
 		},
+		idleEnd:  earlier(now.Add(p.policy.SessionIdle), s.Session.AbsoluteEnd),
 		consents: consents,
 		asked:    !silent,
 		host:     redirectHost(q.redirectURI),
@@ -107,7 +109,7 @@ func (h *authorizationCode) HandleAuthorizeEndpointRequest(ctx context.Context, 
 func (p *Provider) createGrant(ctx context.Context, ap *approval) (storage.Grant, error) {
 	g := ap.grant
 	err := p.store.Update(ctx, func(ctx context.Context, tx storage.Tx) error {
-		if err := stillSignedIn(ctx, tx, g.SessionID, g.UserID, g.CreatedAt); err != nil {
+		if err := stillSignedIn(ctx, tx, g.SessionID, g.UserID, g.CreatedAt, ap.idleEnd); err != nil {
 			return err
 		}
 		if len(ap.consents) > 0 {

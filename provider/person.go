@@ -141,16 +141,25 @@ func sessionLive(s storage.Session, now time.Time) bool {
 	return s.ID != "" && s.EndedAt.IsZero() && now.Before(s.IdleEnd) && now.Before(s.AbsoluteEnd)
 }
 
-// stillSignedIn returns ErrNoSession unless the session is live and its user enabled.
-func stillSignedIn(ctx context.Context, r storage.Reader, sessionID, userID string, now time.Time) error {
-	s, u, err := r.SessionUser(ctx, sessionID)
+// stillSignedIn returns ErrNoSession unless the session is live and its user
+// enabled. It writes to the session, which makes whoever ends it at this moment
+// wait, and then find what this transaction has made of it.
+func stillSignedIn(ctx context.Context, tx storage.Tx, sessionID, userID string, now, idleEnd time.Time) error {
+	err := tx.TouchSession(ctx, sessionID, now, idleEnd)
 	if errors.Is(err, storage.ErrNotFound) {
 		return ErrNoSession
 	}
 	if err != nil {
 		return fmt.Errorf("session: %w", err)
 	}
-	if s.UserID != userID || !sessionLive(s, now) || !u.Enabled {
+	u, err := tx.User(ctx, userID)
+	if errors.Is(err, storage.ErrNotFound) {
+		return ErrNoSession
+	}
+	if err != nil {
+		return fmt.Errorf("user: %w", err)
+	}
+	if !u.Enabled {
 		return ErrNoSession
 	}
 	return nil

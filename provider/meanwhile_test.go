@@ -1,0 +1,174 @@
+package provider
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/signet-oidc/signet/provider/keys"
+	"github.com/signet-oidc/signet/storage"
+)
+
+// meanwhile is a database in which something else happens in the middle of a
+// transaction: after it has read what it rests on, before it writes.
+type meanwhile struct {
+	storage.Store
+	happens func() // nil once it has
+}
+
+// Update implements storage.Store.
+func (m *meanwhile) Update(ctx context.Context, fn func(context.Context, storage.Tx) error) error {
+	return m.Store.Update(ctx, func(ctx context.Context, tx storage.Tx) error { return fn(ctx, &meanwhileTx{tx, m}) })
+}
+
+type meanwhileTx struct {
+	storage.Tx
+	m *meanwhile
+}
+
+// now lets it happen, unless the database makes it wait for this transaction.
+func (m *meanwhile) now() {
+	happens := m.happens
+	if happens == nil {
+		return
+	}
+	m.happens = nil
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		happens()
+	}()
+	select {
+	case <-done:
+	case <-time.After(300 * time.Millisecond):
+	}
+}
+
+// CreateGrant implements storage.Tx.
+func (t *meanwhileTx) CreateGrant(ctx context.Context, g storage.Grant) error {
+	t.m.now()
+	return t.Tx.CreateGrant(ctx, g)
+}
+
+// CreateSession implements storage.Tx.
+func (t *meanwhileTx) CreateSession(ctx context.Context, s storage.Session) error {
+	t.m.now()
+	return t.Tx.CreateSession(ctx, s)
+}
+
+// replica is another server over the house's database, in which things happen
+// in the middle of a transaction.
+func (h *house) replica() (*house, *meanwhile) {
+	h.t.Helper()
+	m := &meanwhile{Store: h.store}
+	other := &house{t: h.t, admin: h.admin, store: m, secret: h.secret}
+	var err error
+	other.p, err = New(h.t.Context(), Config{
+		Issuer: h.p.issuer, Store: m, Sealer: h.p.registry.sealer, Algorithms: keys.Algorithms(), Policy: h.p.policy, Outbound: NewOutbound(nil),
+		Metrics: prometheus.NewRegistry(), Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Now: h.now,
+	})
+	must(h.t, err)
+	return other, m
+}
+
+// What ends a person's access ends also what is being made of it at that very
+// moment, on another replica.
+func TestAccessEndsWhileItIsGiven(t *testing.T) {
+	type change struct {
+		name string
+		do   func(ctx context.Context, h *house, victim *SignedIn) error
+		undo func(ctx context.Context, h *house) error
+	}
+	onBothHouses(t, nil, func(t *testing.T, h *house) {
+		ctx := t.Context()
+		replica, m := h.replica()
+		changes := []change{
+			{"password changed by its person, elsewhere", func(ctx context.Context, h *house, victim *SignedIn) error {
+				_, err := h.p.ChangePassword(ctx, victim, housePassword, "another quiet heron", "192.0.2.1")
+				return err
+			}, func(ctx context.Context, h *house) error {
+				_, err := h.admin.SetPassword(ctx, "ann", housePassword)
+				return err
+			}},
+			{"password set by an operator", func(ctx context.Context, h *house, victim *SignedIn) error {
+				_, err := h.admin.SetPassword(ctx, "ann", housePassword)
+				return err
+			}, nil},
+			{"consent withdrawn", func(ctx context.Context, h *house, victim *SignedIn) error {
+				if err := h.p.WithdrawApp(ctx, victim, "shop"); !errors.Is(err, storage.ErrNotFound) {
+					return err
+				}
+				return nil
+			}, nil},
+			{"user disabled", func(ctx context.Context, h *house, victim *SignedIn) error {
+				_, err := h.admin.DisableUser(ctx, "ann")
+				return err
+			}, nil},
+			{"user deleted", func(ctx context.Context, h *house, victim *SignedIn) error {
+				_, err := h.admin.DeleteUser(ctx, "ann")
+				return err
+			}, nil},
+		}
+		for _, c := range changes {
+			victim, thief := h.signIn("ann"), h.signIn("ann")
+			done := make(chan error, 1)
+			m.happens = func() { done <- c.do(ctx, h, victim) }
+			// Whether the approval comes first or the change, the code is worth nothing.
+			a, err := replica.begin(askShop("prompt", "consent"))
+			must(t, err)
+			_, err = replica.p.Next(ctx, a, thief)
+			must(t, err)
+			redirect, err := replica.p.Approve(ctx, replica.carry(a), thief, true)
+			must(t, <-done)
+			h.settle()
+			if err == nil {
+				if r := h.redeem(redirect.Params.Get("code")); r.status == http.StatusOK {
+					t.Errorf("%s while a code is issued: the code is redeemed", c.name)
+				}
+			}
+			if c.undo != nil {
+				must(t, c.undo(ctx, h))
+			}
+			if c.name == "user disabled" {
+				_, err := h.admin.EnableUser(ctx, "ann")
+				must(t, err)
+			}
+			h.settle()
+		}
+	})
+}
+
+// A sign-in under way when an account is shut starts no session that lives
+// once it is open again.
+func TestAccountShutWhileSigningIn(t *testing.T) {
+	onBothHouses(t, nil, func(t *testing.T, h *house) {
+		ctx := t.Context()
+		replica, m := h.replica()
+		for _, c := range []struct {
+			name     string
+			do, undo func() error
+		}{
+			{"disabled", func() error { _, err := h.admin.DisableUser(ctx, "bob"); return err },
+				func() error { _, err := h.admin.EnableUser(ctx, "bob"); return err }},
+			{"another password", func() error { _, err := h.admin.SetPassword(ctx, "bob", "another quiet heron"); return err },
+				func() error { return nil }},
+		} {
+			done := make(chan error, 1)
+			m.happens = func() { done <- c.do() }
+			result, err := replica.p.SignIn(ctx, SignInAttempt{Login: "bob", Password: housePassword, Address: "192.0.2.1"})
+			must(t, <-done)
+			must(t, c.undo())
+			if err == nil {
+				if _, err := h.p.Resume(ctx, result.Cookie); !errors.Is(err, ErrNoSession) {
+					t.Errorf("%s: the session lives: %v", c.name, err)
+				}
+			}
+		}
+	})
+}
