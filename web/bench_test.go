@@ -1,6 +1,7 @@
 package web_test
 
 import (
+	"encoding/json"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -45,16 +46,126 @@ func BenchmarkToken(b *testing.B) {
 	}
 }
 
-func BenchmarkIntrospection(b *testing.B) {
+// onBothEngines measures against a site on each database, with the person ada
+// and the app shop.
+func onBothEngines(b *testing.B, measure func(b *testing.B, s *site, secret string)) {
 	for _, engine := range []migrations.Engine{migrations.SQLite, migrations.Postgres} {
 		b.Run(string(engine), func(b *testing.B) {
 			s := newSite(b, openStore(b, engine), options{quiet: true})
-			secret := s.register("shop")
-			token := s.token("shop", secret, "orders:read")
+			secret := s.people()
+			b.ReportAllocs()
 			b.ResetTimer()
-			benchmarkForm(b, s, "/introspect", "shop", secret, url.Values{"token": {token}})
+			measure(b, s, secret)
 		})
 	}
+}
+
+func BenchmarkIntrospection(b *testing.B) {
+	onBothEngines(b, func(b *testing.B, s *site, _ string) {
+		secret := s.client("asker")
+		token := s.token("asker", secret, "orders:read")
+		b.ResetTimer()
+		benchmarkForm(b, s, "/introspect", "asker", secret, url.Values{"token": {token}})
+	})
+}
+
+// flow is a browser in which ada is signed in, as the handlers see it.
+type flow struct {
+	b       *testing.B
+	s       *site
+	secret  string
+	cookies []*http.Cookie
+}
+
+func newFlow(b *testing.B, s *site, secret string) *flow {
+	browser := s.browser()
+	browser.open(authorize("scope", "openid offline_access")).signIn(ada, password).press("allow").answered(callback)
+	u, err := url.Parse(s.url)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return &flow{b, s, secret, browser.client.Jar.Cookies(u)}
+}
+
+// code gets a code on the live session.
+func (f *flow) code() string {
+	req := httptest.NewRequest(http.MethodGet, authorize("scope", "openid offline_access"), nil)
+	for _, c := range f.cookies {
+		req.AddCookie(c)
+	}
+	w := httptest.NewRecorder()
+	f.s.public.ServeHTTP(w, req)
+	u, err := url.Parse(w.Header().Get("Location"))
+	if err != nil || u.Query().Get("code") == "" {
+		f.b.Fatalf("%d to %s", w.Code, w.Header().Get("Location"))
+	}
+	return u.Query().Get("code")
+}
+
+// tokens posts to the token endpoint, as shop.
+func (f *flow) tokens(form url.Values) (t struct {
+	AccessToken  string `json:"access_token"`
+	RefreshToken string `json:"refresh_token"`
+}) {
+	req := httptest.NewRequest(http.MethodPost, "/token", strings.NewReader(form.Encode()))
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	req.SetBasicAuth("shop", f.secret)
+	w := httptest.NewRecorder()
+	f.s.public.ServeHTTP(w, req)
+	if err := json.Unmarshal(w.Body.Bytes(), &t); err != nil || w.Code != http.StatusOK {
+		f.b.Fatalf("%d %s", w.Code, w.Body)
+	}
+	return t
+}
+
+func (f *flow) redeem(code string) url.Values {
+	return url.Values{"grant_type": {"authorization_code"}, "code": {code}, "redirect_uri": {callback}, "code_verifier": {verifier}}
+}
+
+// BenchmarkCode is an authorization on a live session and the exchange of its
+// code, with an ES256 ID token.
+func BenchmarkCode(b *testing.B) {
+	onBothEngines(b, func(b *testing.B, s *site, secret string) {
+		f := newFlow(b, s, secret)
+		b.ResetTimer()
+		b.RunParallel(func(pb *testing.PB) {
+			for pb.Next() {
+				f.tokens(f.redeem(f.code()))
+			}
+		})
+	})
+}
+
+func BenchmarkRefresh(b *testing.B) {
+	onBothEngines(b, func(b *testing.B, s *site, secret string) {
+		f := newFlow(b, s, secret)
+		b.ResetTimer()
+		b.RunParallel(func(pb *testing.PB) {
+			t := f.tokens(f.redeem(f.code()))
+			for pb.Next() {
+				t = f.tokens(url.Values{"grant_type": {"refresh_token"}, "refresh_token": {t.RefreshToken}})
+			}
+		})
+	})
+}
+
+func BenchmarkUserInfo(b *testing.B) {
+	onBothEngines(b, func(b *testing.B, s *site, secret string) {
+		f := newFlow(b, s, secret)
+		t := f.tokens(f.redeem(f.code()))
+		b.ResetTimer()
+		b.RunParallel(func(pb *testing.PB) {
+			for pb.Next() {
+				req := httptest.NewRequest(http.MethodGet, "/userinfo", nil)
+				req.Header.Set("Authorization", "Bearer "+t.AccessToken)
+				w := httptest.NewRecorder()
+				s.public.ServeHTTP(w, req)
+				if w.Code != http.StatusOK {
+					b.Fatalf("%d %s", w.Code, w.Body)
+				}
+			}
+		})
+	})
 }
 
 func BenchmarkJWKS(b *testing.B) {

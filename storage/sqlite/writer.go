@@ -102,7 +102,7 @@ func (w *writer) run() {
 // batch runs a job and those that wait behind it in one transaction.
 func (w *writer) batch(j *job) {
 	if err := w.begin(); err != nil {
-		for ; j != nil; j = w.waiting() { // they would only wait as long, one by one
+		for ; j != nil; j = w.next() { // they would only wait as long, one by one
 			j.result <- err
 		}
 		return
@@ -162,18 +162,26 @@ func (w *writer) announce() {
 	}
 }
 
-// waiting returns a job if one waits already. It looks twice, and lets other
-// goroutines run in between: callers that were just answered often come back,
-// and half as many commits are worth more than the microsecond that a caller
-// who is alone loses.
+// next returns a job if one waits already.
+func (w *writer) next() *job {
+	select {
+	case j := <-w.jobs:
+		return j
+	default:
+		return nil
+	}
+}
+
+// waiting is next for a commit that others may share. It looks twice, and lets
+// other goroutines run in between: callers that were just answered often come
+// back, and half as many commits are worth more than the microsecond that a
+// caller who is alone loses.
 func (w *writer) waiting() *job {
 	for range 2 {
-		select {
-		case j := <-w.jobs:
+		if j := w.next(); j != nil {
 			return j
-		default:
-			runtime.Gosched()
 		}
+		runtime.Gosched()
 	}
 	return nil
 }
