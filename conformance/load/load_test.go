@@ -1,11 +1,13 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -95,6 +97,30 @@ func TestEachWorkload(t *testing.T) {
 				t.Errorf("no figures of the process: %s", b)
 			}
 		})
+	}
+}
+
+// The yardstick serves what it is compared in.
+func TestBare(t *testing.T) {
+	ctx, stop := context.WithCancel(t.Context())
+	out, in := io.Pipe()
+	ended := make(chan int, 1)
+	go func() {
+		ended <- run(ctx, []string{"--bare", "127.0.0.1:0"}, strings.NewReader(""), in, os.Stderr, os.Getenv)
+	}()
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	issuer := strings.TrimSuffix(strings.Fields(line)[4], ",")
+	for _, name := range []string{"client-credentials", "discovery", "jwks"} {
+		if code, _, errs := command(t, "--issuer", issuer, "--workload", name, "--client-id", "bare"); code != exitOK {
+			t.Errorf("%s: exit %d: %s", name, code, errs)
+		}
+	}
+	stop()
+	if code := <-ended; code != exitOK {
+		t.Errorf("exit %d", code)
 	}
 }
 

@@ -64,6 +64,7 @@ type options struct {
 	settings settings
 	jsonFile string
 	progress io.Writer // nil: none
+	bare     string    // the address to serve the yardstick at, instead of measuring
 }
 
 // run is main with its surroundings passed in; it returns the exit code.
@@ -75,6 +76,13 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	if err != nil {
 		fmt.Fprintln(stderr, "load:", err)
 		return exitUsage
+	}
+	if o.bare != "" {
+		if err := serveBare(ctx, o.bare, stdout); err != nil {
+			fmt.Fprintln(stderr, "load:", err)
+			return exitFailed
+		}
+		return exitOK
 	}
 	rep, err := measure(ctx, o)
 	if err != nil {
@@ -135,10 +143,14 @@ func parse(args []string, stdin io.Reader, stderr io.Writer, getenv func(string)
 	f.DurationVar(&o.settings.warmup, "warmup", 2*time.Second, "time before it that does not count")
 	f.IntVar(&o.settings.requests, "requests", maxRequests, "end after so many requests, warm-up among them")
 	f.IntVar(&o.settings.pid, "pid", 0, "process of the server, to tell its CPU time and peak memory")
+	f.StringVar(&o.bare, "bare", "", "do not measure, but serve at the `address` what net/http alone can do, to be measured for comparison")
 	f.StringVar(&o.jsonFile, "json", "", "write the report as JSON to the `file`")
 	f.BoolVar(&progress, "progress", false, "tell every second how it goes, even where standard error is no terminal")
 	if err := f.Parse(args); err != nil {
 		return options{}, err
+	}
+	if o.bare != "" {
+		return o, nil
 	}
 	var faults []error
 	require := func(ok bool, format string, args ...any) {
