@@ -90,11 +90,22 @@ func judge(ctx context.Context, e *Env, c Check) Result {
 	}
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
-	if err := c.Run(ctx, e); err != nil {
+	err := c.Run(ctx, e)
+	var without notOffered
+	switch {
+	case errors.As(err, &without):
+		return Result{c, Skipped, string(without)}
+	case err != nil:
 		return Result{c, Failed, err.Error()}
 	}
 	return Result{c, Passed, ""}
 }
+
+// notOffered is returned by a check that finds the issuer free not to do what it
+// judges, and to say so.
+type notOffered string
+
+func (n notOffered) Error() string { return string(n) }
 
 // judgeAll runs the checks in their order, on metadata that has been read, and
 // hands each result to report. It ends early only when ctx does.

@@ -85,10 +85,10 @@ func authenticationChecks() []Check {
 				}
 				return f.wantCode()
 			}, set("prompt", "consent"))},
-		{"oidc-prompt-select", spec, "§3.1.2.1", "prompt=select_account lets the person choose the account", who,
+		{"oidc-prompt-select", spec, "§3.1.2.1", "prompt=select_account lets the person choose the account, or is an error", who,
 			asking(func(f *flow) error {
-				if len(f.shown) == 0 && f.answer.Get("error") != "account_selection_required" {
-					return unexpected("authorization", f, plain("a page that asks for the account"))
+				if len(f.shown) == 0 && !f.answer.Has("error") {
+					return unexpected("authorization", f, plain("a page that asks for the account, or an error"))
 				}
 				return nil
 			}, set("prompt", "select_account"))},

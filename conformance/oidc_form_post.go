@@ -47,9 +47,6 @@ func byPost(rule func(*flow) error) func(*flow) error {
 		if f.answer == nil || f.left != nil {
 			return unexpected("authorization", f, plain("a form for the app"))
 		}
-		if status := f.answered.answer.Status; status != http.StatusOK {
-			return unexpected("status", status, http.StatusOK)
-		}
 		forms, err := f.forms()
 		if err != nil {
 			return err

@@ -143,6 +143,10 @@ func (f *flow) arrive(err error) error {
 	if f.left != nil {
 		if to.receives(f.left) || f.app.receives(f.left) {
 			f.answer = f.left.Query()
+			// Multiple Response Types §2.1: other response types answer in the fragment.
+			if inFragment, err := url.ParseQuery(f.left.Fragment); err == nil && f.asked.Get("response_type") != "code" {
+				maps.Copy(f.answer, inFragment)
+			}
 		}
 		return nil
 	}
@@ -277,7 +281,7 @@ func (f *flow) String() string {
 	case f.answer.Has("code"):
 		return "a code"
 	case f.answer != nil:
-		return fmt.Sprintf("error %q at the app", f.answer.Get("error"))
+		return strings.TrimSuffix(fmt.Sprintf("error %q at the app: %s", f.answer.Get("error"), f.answer.Get("error_description")), ": ")
 	case f.left != nil:
 		return "a redirect to " + f.left.Scheme + "://" + f.left.Host
 	}

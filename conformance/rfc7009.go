@@ -111,6 +111,14 @@ func (e *Env) wantRevoked(ctx context.Context, form url.Values) error {
 	if err != nil {
 		return err
 	}
+	return a.wantRevocation()
+}
+
+// wantRevocation checks for 200. RFC 7009 §2: access tokens need not be revocable.
+func (a *Answer) wantRevocation() error {
+	if a.wantError(http.StatusBadRequest, "unsupported_token_type") == nil {
+		return notOffered("the issuer does not revoke such tokens")
+	}
 	if a.Status != http.StatusOK {
 		return unexpected("answer to the revocation", a, plain("status 200"))
 	}

@@ -63,7 +63,7 @@ func rfc9068Checks() []Check {
 				if err != nil {
 					return err
 				}
-				access, err := parseJWT("access token", t.access)
+				access, err := parseAccessToken(t.access)
 				if err != nil {
 					return err
 				}
@@ -75,7 +75,7 @@ func rfc9068Checks() []Check {
 				if err != nil {
 					return err
 				}
-				access, err := parseJWT("access token", t.access)
+				access, err := parseAccessToken(t.access)
 				if err != nil {
 					return err
 				}

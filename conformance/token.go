@@ -82,12 +82,20 @@ func (e *Env) issueJWT(ctx context.Context, form url.Values) (token, error) {
 	if err != nil {
 		return token{}, err
 	}
-	jwt, err := parseJWT("access token", t.raw)
+	jwt, err := parseAccessToken(t.raw)
 	if err != nil {
 		return token{}, err
 	}
 	t.header, t.claims = jwt.header, jwt.claims
 	return t, nil
+}
+
+// parseAccessToken takes an access token apart, which need not be a JWT.
+func parseAccessToken(raw string) (token, error) {
+	if !strings.Contains(raw, ".") {
+		return token{}, notOffered("the access token is opaque")
+	}
+	return parseJWT("access token", raw)
 }
 
 // parseJWT takes a JWT apart, without judging its signature.

@@ -347,6 +347,10 @@ func ofPeople() []Breakage {
 				c.setForm(c.form)
 			}
 		})},
+		{"rfc6750-scope", "asks for no scope at userinfo", bearing(func(_ *Proxy, tok string) bool {
+			_, claims, err := decodeJWT(tok)
+			return err == nil && claims["scope"] == "profile"
+		})},
 		{"rfc6750-altered-token", "does not verify signatures", bearing(func(p *Proxy, tok string) bool {
 			_, claims, err := decodeJWT(tok)
 			_, known := p.owner(tok)
