@@ -139,8 +139,6 @@ func besides(c Check) []Check {
 	})
 }
 
-func (c Check) needsPerson() bool { return len(c.Needs) > 0 && c.Needs[0].what == signIn()[0].what }
-
 func TestCheckAndBreakageIdentifiersAgree(t *testing.T) {
 	var ids []string
 	for _, c := range checks() {

@@ -32,6 +32,7 @@ type Env struct {
 
 	openid, oauth document
 	live          *browser // where the person is signed in
+	refused       error    // why they could not sign in
 }
 
 // Credentials are a client's identifier and secret.
@@ -84,6 +85,18 @@ func (e *Env) clientRefused(ctx context.Context) bool {
 	}
 	m, err := a.object()
 	return err == nil && m["error"] == "invalid_client"
+}
+
+// personRefused says why the person cannot sign in, which then shows in all the
+// checks that need one.
+func (e *Env) personRefused(ctx context.Context) error {
+	for _, n := range signIn() {
+		if !n.met(e) {
+			return nil
+		}
+	}
+	_, err := e.signedIn(ctx)
+	return err
 }
 
 // insertWellKnown puts the well-known path between host and path of the issuer

@@ -61,6 +61,11 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	if o.env.clientRefused(ctx) {
 		fmt.Fprintln(stderr, "conformance: the credentials of --client-id are refused; checks that need them will fail")
 	}
+	if slices.ContainsFunc(o.checks, Check.needsPerson) {
+		if err := o.env.personRefused(ctx); err != nil {
+			fmt.Fprintf(stderr, "conformance: %v; checks that need the person will fail\n", err)
+		}
+	}
 	var n tally
 	err = judgeAll(ctx, o.env, o.checks, func(r Result) {
 		n.add(r.Outcome)

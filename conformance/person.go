@@ -38,10 +38,15 @@ func (a App) receives(u *url.URL) bool {
 // signIn is what checks with a person need.
 func signIn(more ...Need) []Need {
 	return slices.Concat([]Need{
-		{"--username with its password, and --web-client-id with its secret and --redirect-uri",
-			func(e *Env) bool { return e.Person.Username != "" && e.Person.Password != "" && e.Web.confidential() }},
+		{personNeeded, func(e *Env) bool { return e.Person.Username != "" && e.Person.Password != "" && e.Web.confidential() }},
 		endpoint("authorization_endpoint"), endpoint("token_endpoint"),
 	}, more)
+}
+
+const personNeeded = "--username with its password, and --web-client-id with its secret and --redirect-uri"
+
+func (c Check) needsPerson() bool {
+	return slices.ContainsFunc(c.Needs, func(n Need) bool { return n.what == personNeeded })
 }
 
 // with adds to needs that others share.
@@ -162,8 +167,10 @@ func (f *flow) arrive(err error) error {
 	return nil
 }
 
-// goOn lets a willing person go through whatever pages there are.
+// goOn lets a willing person go through whatever pages there are. A password
+// that is refused is not tried again.
 func (f *flow) goOn(ctx context.Context) error {
+	typed := false
 	for range 8 {
 		if f.answer != nil || f.left != nil {
 			return nil
@@ -172,16 +179,20 @@ func (f *flow) goOn(ctx context.Context) error {
 		if err != nil || form == nil {
 			return err
 		}
-		f.shown = append(f.shown, kind)
-		button := ""
+		button, typing := "", false
 		switch kind {
 		case pageLogin:
-			f.env.fillIn(form)
+			typing = f.env.fillIn(form)
 		case pageConsent:
 			button = f.env.Pages.Allow
 		case pageAccount:
 			button = f.env.Pages.Account
 		}
+		if typing && (typed || f.env.refused != nil) {
+			return f.env.refused
+		}
+		typed = typing
+		f.shown = append(f.shown, kind)
 		if err := f.arrive(f.submit(ctx, form, button)); err != nil {
 			return err
 		}
@@ -196,27 +207,31 @@ func (f *flow) question() (*form, string, error) {
 		return nil, "", err
 	}
 	for _, form := range forms {
-		if _, ok := form.field(f.env.Pages.Password, "password"); ok {
+		_, name := form.field(f.env.Pages.Username, "")
+		_, password := form.field(f.env.Pages.Password, "password")
+		switch {
+		case name || password:
 			return form, pageLogin, nil
-		}
-		if form.button(f.env.Pages.Allow) != nil {
+		case form.button(f.env.Pages.Allow) != nil:
 			return form, pageConsent, nil
-		}
-		if form.button(f.env.Pages.Account) != nil {
+		case form.button(f.env.Pages.Account) != nil:
 			return form, pageAccount, nil
 		}
 	}
 	return forms[0], pageOther, nil
 }
 
-// fillIn types who the person is.
-func (e *Env) fillIn(f *form) {
+// fillIn types who the person is, and says whether that included the password:
+// some ask for one after the other.
+func (e *Env) fillIn(f *form) (password bool) {
 	if name, ok := f.field(e.Pages.Username, "text"); ok {
 		f.fields.Set(name, e.Person.Username)
 	}
-	if name, ok := f.field(e.Pages.Password, "password"); ok {
+	name, ok := f.field(e.Pages.Password, "password")
+	if ok {
 		f.fields.Set(name, e.Person.Password)
 	}
+	return ok
 }
 
 // authorize goes through a whole authorization with a willing person.
@@ -229,23 +244,26 @@ func (b *browser) authorize(ctx context.Context, app App, changes ...change) (*f
 }
 
 // signedIn is the browser in which the person has signed in and has allowed the
-// main app the usual scope.
+// main app the usual scope. It is tried once.
 func (e *Env) signedIn(ctx context.Context) (*browser, error) {
-	if e.live != nil {
-		return e.live, nil
+	if e.live == nil && e.refused == nil {
+		e.live, e.refused = e.firstSignIn(ctx)
 	}
+	return e.live, e.refused
+}
+
+func (e *Env) firstSignIn(ctx context.Context) (*browser, error) {
 	b, err := e.newBrowser()
 	if err != nil {
 		return nil, err
 	}
 	f, err := b.authorize(ctx, e.Web, set("prompt", "consent"))
+	if err == nil {
+		err = f.wantCode()
+	}
 	if err != nil {
 		return nil, fmt.Errorf("signing in: %w", err)
 	}
-	if err := f.wantCode(); err != nil {
-		return nil, fmt.Errorf("signing in: %w", err)
-	}
-	e.live = b
 	return b, nil
 }
 

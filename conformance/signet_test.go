@@ -209,6 +209,23 @@ func TestSignetPassesEveryCheck(t *testing.T) {
 	}
 }
 
+// A password that is wrong is told once and tried little, so that nobody's
+// account is throttled for the sake of a typing error.
+func TestWrongPasswordIsTriedOnce(t *testing.T) {
+	t.Parallel()
+	s := startSignet(t, buildSignet(t), "", func() string { return "192.0.2.1" })
+	env := map[string]string{"SIGNET_CONFORMANCE_PASSWORD": "not the password of this person", "SIGNET_CONFORMANCE_WEB_CLIENT_SECRET": s.web.Secret}
+	args := []string{"--issuer", s.issuer, "--username", s.person.Username, "--web-client-id", s.web.ID, "--redirect-uri", s.web.RedirectURI, "--only", "^rfc7636-plain|^oidc-code-flow"}
+	code, out, errs := command(t, "", env, args...)
+	if code != exitFailed || lastLine(out) != "0 passed, 2 failed, 0 skipped" || strings.Count(errs, "signing in: ") != 1 || strings.Count(out, ": signing in: ") != 2 {
+		t.Errorf("exit %d\n%s%s", code, out, errs)
+	}
+	env["SIGNET_CONFORMANCE_PASSWORD"] = s.person.Password
+	if code, out, errs := command(t, "", env, args...); code != exitOK || errs != "" {
+		t.Errorf("the right password: exit %d\n%s%s", code, out, errs)
+	}
+}
+
 func passesEveryCheck(t *testing.T, s subject) {
 	der, err := x509.MarshalPKCS8PrivateKey(s.keyClient.key)
 	if err != nil {
