@@ -1,10 +1,8 @@
 package provider
 
 import (
-	"context"
 	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"net/http"
 	"net/url"
 	"os"
@@ -346,111 +344,6 @@ func b2i(b bool) int {
 		return 1
 	}
 	return 0
-}
-
-// TestChangesBetweenSteps: whatever ends an authorization ends it at the very
-// next step, for codes and refresh tokens, at userinfo and introspection. The
-// password is changed by the person and then by an operator, who ends the
-// session as well.
-func TestChangesBetweenSteps(t *testing.T) {
-	changes := []struct {
-		name  string
-		scope string // "" for an offline grant
-		do    func(ctx context.Context, h *house, s *SignedIn) error
-		undo  func(ctx context.Context, h *house) error
-		want  string // at the token endpoint
-	}{
-		{"user disabled", "", func(ctx context.Context, h *house, s *SignedIn) error {
-			_, err := h.admin.DisableUser(ctx, "ann")
-			return err
-		},
-			func(ctx context.Context, h *house) error { _, err := h.admin.EnableUser(ctx, "ann"); return err }, "invalid_grant"},
-		{"consent withdrawn", "", func(ctx context.Context, h *house, s *SignedIn) error {
-			if err := h.p.WithdrawApp(ctx, s, "shop"); !errors.Is(err, storage.ErrNotFound) {
-				return err
-			}
-			return nil
-		}, nil, "invalid_grant"},
-		{"client disabled", "", func(ctx context.Context, h *house, s *SignedIn) error {
-			_, err := h.admin.DisableClient(ctx, "shop")
-			return err
-		},
-			func(ctx context.Context, h *house) error { _, err := h.admin.EnableClient(ctx, "shop"); return err }, "invalid_client"},
-		{"session ended", "openid orders:read", func(ctx context.Context, h *house, s *SignedIn) error { return h.p.SignOut(ctx, s) }, nil, "invalid_grant"},
-		{"password changed", "", func(ctx context.Context, h *house, s *SignedIn) error {
-			_, err := h.p.ChangePassword(ctx, s, housePassword, "another quiet heron", "192.0.2.1")
-			return errors.Join(err, func() error { _, err := h.admin.SetPassword(ctx, "ann", housePassword); return err }())
-		}, nil, "invalid_grant"},
-	}
-	for _, change := range changes {
-		t.Run(change.name, func(t *testing.T) {
-			onBothHouses(t, nil, func(t *testing.T, h *house) {
-				ctx := t.Context()
-				ask := []string{}
-				if change.scope != "" {
-					ask = []string{"scope", change.scope}
-				}
-				do := func(s *SignedIn) {
-					t.Helper()
-					must(t, change.do(ctx, h, s))
-					h.settle()
-				}
-				undo := func() {
-					t.Helper()
-					if change.undo != nil {
-						must(t, change.undo(ctx, h))
-					}
-					h.settle()
-				}
-				// Between code and token.
-				s := h.signIn("ann")
-				code := h.code(s, ask...)
-				do(s)
-				h.wants("code", h.redeem(code), change.want)
-				undo()
-
-				// Between token and refresh, userinfo, introspection.
-				s = h.signIn("ann")
-				r := h.tokens(s, ask...)
-				do(s)
-				h.wants("refresh", h.refresh(r.member("refresh_token")), change.want)
-				if got := h.userInfo(r.member("access_token")); got.status != http.StatusUnauthorized {
-					t.Errorf("userinfo: %d %v", got.status, got.json)
-				}
-				if h.active(r.member("access_token")) || h.active(r.member("refresh_token")) {
-					t.Error("introspection says active")
-				}
-				undo()
-				if got := h.userInfo(r.member("access_token")); got.status != http.StatusUnauthorized {
-					t.Errorf("userinfo after it was undone: %d", got.status)
-				}
-
-				// Between the consent form and its approval.
-				s = h.signIn("ann")
-				a, err := h.begin(askShop(append([]string{"prompt", "consent"}, ask...)...))
-				must(t, err)
-				_, err = h.p.Next(ctx, a, s)
-				must(t, err)
-				sealed, err := h.p.SealFlow(a, "browser")
-				must(t, err)
-				do(s)
-				a, err = h.p.OpenFlow(ctx, sealed, "browser")
-				if change.name == "client disabled" {
-					var page *PageError
-					if !errors.As(err, &page) || page.Kind != PageClientDisabled {
-						t.Errorf("approval: %v", err)
-					}
-				} else {
-					must(t, err)
-					_, err := h.p.Approve(ctx, a, s, true)
-					if gone := errors.Is(err, ErrNoSession); gone == (change.name == "consent withdrawn") {
-						t.Errorf("approval: %v", err)
-					}
-				}
-				undo()
-			})
-		})
-	}
 }
 
 func TestDownScoping(t *testing.T) {

@@ -174,8 +174,12 @@ func (p *Provider) introspectRefresh(ctx context.Context, w http.ResponseWriter,
 	if err != nil && !errors.Is(err, errGone) {
 		return err
 	}
-	if err != nil || !t.of(who.grant) || who.grant.ClientID != c.ID || who.grant.Generation != t.generation ||
-		who.check(v.snapshot, p.issuer.String(), c, p.now()) != nil {
+	if err != nil || !t.of(who.grant) || who.grant.ClientID != c.ID || who.grant.Generation != t.generation {
+		writeInactive(w)
+		return nil
+	}
+	// It is active if it could be used now.
+	if _, err := p.gate(v, ask{client: c, grantType: grantRefresh, person: who}); err != nil {
 		writeInactive(w)
 		return nil
 	}
