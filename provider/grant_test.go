@@ -1,6 +1,7 @@
 package provider
 
 import (
+	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
 	"net/http"
@@ -218,6 +219,12 @@ func TestPKCECannotBeRetried(t *testing.T) {
 			h.wants(name, h.redeem(code, "code_verifier", verifier), "invalid_grant")
 			h.wants(name+", then none", h.redeem(code, "code_verifier", ""), "invalid_grant")
 			h.wants(name+", then right", h.redeem(code), "invalid_grant")
+		}
+		// A challenge that was made of what is no verifier helps nobody (RFC 7636 §4.1).
+		for _, verifier := range []string{houseVerifier[:42], strings.Repeat("x", 129), strings.Repeat("é", 30), houseVerifier + "+", houseVerifier + " "} {
+			sum := sha256.Sum256([]byte(verifier))
+			code := h.code(ann, "code_challenge", base64.RawURLEncoding.EncodeToString(sum[:]))
+			h.wants("verifier "+verifier, h.redeem(code, "code_verifier", verifier), "invalid_grant")
 		}
 		_, err := h.admin.UpdateClient(t.Context(), "shop", func(c *storage.Client) { c.RequirePKCE = false })
 		must(t, err)

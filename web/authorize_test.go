@@ -346,9 +346,29 @@ func TestConsentPage(t *testing.T) {
 		if got := formActions(b); got != "'self' com.example.app:" || !strings.Contains(b.text("host"), "com.example.app") {
 			t.Errorf("form-action %s, host %q", got, b.text("host"))
 		}
+		if b.node("unverified") != nil {
+			t.Error("an app that the operator registered is called unverified")
+		}
 		b.press("allow")
 		if b.left == nil || b.left.Scheme != "com.example.app" || b.left.Query().Get("code") == "" {
 			t.Errorf("the app gets %v", b.left)
+		}
+	})
+}
+
+// K2: an app that nobody vouches for is marked, where it asks and where it has
+// access.
+func TestUnverifiedApp(t *testing.T) {
+	onBoth(t, options{}, func(t *testing.T, s *site) {
+		s.people()
+		s.client("stranger", forPeople, func(c *storage.Client) { c.Origin, c.FirstParty = "registration", true })
+		b := s.browser().open(authorize("client_id", "stranger", "scope", "openid offline_access")).signIn(ada, password).isPage(200, "/consent")
+		if b.node("unverified") == nil || !strings.Contains(b.text("trust"), "Not verified") {
+			t.Errorf("not marked: %s", b.body)
+		}
+		b.press("allow").answered(callback)
+		if b.open("/account"); !strings.Contains(b.text("app-1-trust"), "Not verified") {
+			t.Errorf("not marked: %s", b.text("app-1"))
 		}
 	})
 }
