@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -128,6 +129,9 @@ func (p *Provider) createGrant(ctx context.Context, ap *approval) (storage.Grant
 		}
 		return audit(ctx, tx, g.CreatedAt, eventConsentGranted, g.UserID, g.UserID, g.ClientID, map[string]any{"scope": strings.Join(g.Scopes, " ")})
 	})
+	if errors.Is(err, storage.ErrReference) { // deleted while the person decided
+		return g, &PageError{Status: http.StatusBadRequest, Kind: PageUnknownClient, Description: "No client has this client_id."}
+	}
 	if !errors.Is(err, storage.ErrExists) {
 		return g, err
 	}

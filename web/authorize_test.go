@@ -1,15 +1,19 @@
 package web_test
 
 import (
+	"context"
 	"net/http"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"golang.org/x/net/html"
 
+	"github.com/signet-oidc/signet/migrations"
 	"github.com/signet-oidc/signet/provider"
+	"github.com/signet-oidc/signet/provider/keys"
 	"github.com/signet-oidc/signet/storage"
 )
 
@@ -442,4 +446,84 @@ func TestAuthorizeWithoutDatabase(t *testing.T) {
 	if b.header.Get("Retry-After") == "" || b.text("advice") == "" {
 		t.Errorf("Retry-After %q: %s", b.header.Get("Retry-After"), b.body)
 	}
+}
+
+// interposed does something just before the next change that a provider makes.
+type interposed struct {
+	storage.Store
+	next atomic.Pointer[func()]
+}
+
+func (s *interposed) Update(ctx context.Context, fn func(context.Context, storage.Tx) error) error {
+	if first := s.next.Swap(nil); first != nil {
+		(*first)()
+	}
+	return s.Store.Update(ctx, fn)
+}
+
+// What changes in the very moment in which a person decides leads to a page,
+// not to a fault of ours.
+func TestChangedWhileDeciding(t *testing.T) {
+	for _, engine := range []migrations.Engine{migrations.SQLite, migrations.Postgres} {
+		t.Run(string(engine), func(t *testing.T) {
+			t.Parallel()
+			store := &interposed{Store: openStore(t, engine)}
+			s := newSite(t, store, options{})
+			s.people()
+			s.client("brief", forPeople)
+			s.admin = provider.NewAdmin(provider.AdminConfig{ // which is not interposed
+				Store: store.Store, Ring: func(context.Context) (*keys.Ring, error) { return s.ring, nil },
+				Policy: provider.DefaultPolicy(), Now: s.clock.now, Actor: "operator", Issuer: s.issuer,
+			})
+			must := func(_ any, err error) {
+				t.Helper()
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			meanwhile := func(f func()) { store.next.Store(&f) }
+
+			b := s.browser().open(authorize()).signIn(ada, password).isPage(200, "/consent")
+			meanwhile(func() { must(s.admin.DisableUser(t.Context(), ada)) })
+			b.press("allow").isPage(200, "/login") // signed out by then
+			must(s.admin.EnableUser(t.Context(), ada))
+			b.signIn(ada, password).isPage(200, "/consent").press("allow").answered(callback)
+
+			// The same where nobody is asked.
+			c := b.another()
+			meanwhile(func() { must(s.admin.DisableUser(t.Context(), ada)) })
+			c.open(authorize()).isPage(200, "/login")
+			must(s.admin.EnableUser(t.Context(), ada))
+			c.signIn(ada, password).answered(callback)
+
+			c.open(authorize("client_id", "brief")).isPage(200, "/consent")
+			meanwhile(func() { must(nil, s.admin.DeleteClient(t.Context(), "brief")) })
+			c.press("allow").isPage(http.StatusBadRequest, "/consent")
+			if c.text("request-id") == "" {
+				t.Errorf("the page says %s", c.body)
+			}
+			if log := s.log.String(); strings.Contains(log, `"level":"ERROR"`) {
+				t.Errorf("logged as a fault: %s", log)
+			}
+		})
+	}
+}
+
+// A8: a code lives for a minute.
+func TestCodeLifetime(t *testing.T) {
+	onBoth(t, options{}, func(t *testing.T, s *site) {
+		secret := s.people()
+		b := s.browser().open(authorize()).signIn(ada, password)
+		b.press("allow").answered(callback)
+		var passed time.Duration
+		for _, tc := range []struct{ age, status int }{{50, http.StatusOK}, {60, http.StatusBadRequest}} {
+			code := b.open(authorize()).answered(callback).Get("code")
+			passed += time.Duration(tc.age) * time.Second
+			s.clock.set(passed)
+			s.settle()
+			if a := s.redeem(secret, code); a.status != tc.status {
+				t.Errorf("after %d seconds: %d %s", tc.age, a.status, a.body)
+			}
+		}
+	})
 }

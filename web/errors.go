@@ -76,6 +76,10 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, a *provider.Auth
 		s.answer(w, r, a, redirect)
 		return
 	}
+	if a != nil && errors.Is(err, provider.ErrNoSession) { // it ended while this was decided
+		s.proceed(w, r, a, nil)
+		return
+	}
 	view := templates.ErrorView{Page: s.flowView(w, r, a)}
 	status := s.explain(w, &view, err)
 	if status == http.StatusInternalServerError {
