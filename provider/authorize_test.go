@@ -243,7 +243,7 @@ func TestApproval(t *testing.T) {
 		sealed, err := d.p.SealFlow(a, "browser")
 		must(t, err)
 		codes := make(map[string]bool)
-		for _, r := range atOnce(16, func() reply {
+		for _, r := range together(16, func() reply {
 			a, err := d.p.OpenFlow(ctx, sealed, "browser")
 			if err != nil {
 				return reply{json: map[string]any{"error": err.Error()}}

@@ -4,9 +4,11 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -73,20 +75,20 @@ func TestCodeFlow(t *testing.T) {
 	})
 }
 
-// at calls f n times at once and returns what it returned.
-func atOnce(n int, f func() reply) []reply {
-	replies := make([]reply, n)
+// together calls f n times at once and returns what it returned.
+func together[T any](n int, f func() T) []T {
+	results := make([]T, n)
 	start := make(chan struct{})
 	var group sync.WaitGroup
-	for i := range replies {
+	for i := range results {
 		group.Go(func() {
 			<-start
-			replies[i] = f()
+			results[i] = f()
 		})
 	}
 	close(start)
 	group.Wait()
-	return replies
+	return results
 }
 
 // contested is how often a race is run here, under the race detector as a rule;
@@ -122,7 +124,7 @@ func TestOneCodeByManyAtOnce(t *testing.T) {
 		for range contested() {
 			code := h.code(ann)
 			var won []reply
-			for _, r := range atOnce(64, func() reply { return h.redeem(code) }) {
+			for _, r := range together(64, func() reply { return h.redeem(code) }) {
 				if r.status == http.StatusOK {
 					won = append(won, r)
 				} else if h.wants("loser", r, "invalid_grant"); r.status != http.StatusBadRequest {
@@ -154,7 +156,7 @@ func TestOneRefreshTokenByManyAtOnce(t *testing.T) {
 					first := h.tokens(ann)
 					successors := make(map[string]int)
 					ok := 0
-					for _, r := range atOnce(64, func() reply { return h.refresh(first.member("refresh_token")) }) {
+					for _, r := range together(64, func() reply { return h.refresh(first.member("refresh_token")) }) {
 						if r.status == http.StatusOK {
 							ok++
 							successors[r.member("refresh_token")]++
@@ -302,55 +304,121 @@ func TestOtherClientsTokensAreLeftAlone(t *testing.T) {
 	})
 }
 
+// TestForgedTokens (D13, F5): whatever is changed about a code or a refresh
+// token, it is refused, and what it was made from stays as good as it was.
 func TestForgedTokens(t *testing.T) {
-	h := newHouse(t, migrations.SQLite, nil)
-	ann := h.signIn("ann")
-	r := h.tokens(ann)
-	refresh, code := r.member("refresh_token"), h.code(ann)
-	ring := h.p.registry.current.Load().ring
-	for _, token := range []string{refresh, code} {
-		prefix, body := token[:4], token[4:]
-		for i := range body {
-			changed := []byte(body)
-			changed[i] = "AB"[b2i(changed[i] == 'A')]
-			if _, err := readGrantToken(ring, prefix, prefix+string(changed)); err == nil {
-				t.Errorf("%s: character %d changed", prefix, i)
+	onBothHouses(t, nil, func(t *testing.T, h *house) {
+		h.quick()
+		ann := h.signIn("ann")
+		first := h.tokens(ann)
+		second := h.refresh(first.member("refresh_token"))
+		other := h.tokens(ann).member("refresh_token")
+		refresh, code := second.member("refresh_token"), h.code(ann)
+		use := func(token string) reply {
+			if strings.HasPrefix(token, prefixCode) {
+				return h.redeem(token)
 			}
-			if _, err := readGrantToken(ring, prefix, prefix+body[:i]); err == nil {
-				t.Errorf("%s: cut at %d", prefix, i)
+			return h.refresh(token)
+		}
+		refused := func(what, token string) {
+			t.Helper()
+			h.wants(what, use(token), "invalid_grant")
+		}
+		encode := func(prefix string, raw []byte) string { return prefix + base64.RawURLEncoding.EncodeToString(raw) }
+		for _, token := range []string{refresh, code} {
+			prefix := token[:4]
+			raw, err := base64.RawURLEncoding.DecodeString(token[4:])
+			must(t, err)
+			for bit := range 8 * len(raw) {
+				changed := slices.Clone(raw)
+				changed[bit/8] ^= 1 << (bit % 8)
+				refused(prefix+" with a bit changed", encode(prefix, changed))
+			}
+			for i := 1; i < len(raw); i++ {
+				refused(prefix+" cut short", encode(prefix, raw[:i]))
+				refused(prefix+" without its beginning", encode(prefix, raw[i:]))
+			}
+			for i := 4; i < len(token); i++ {
+				refused(prefix+" cut in the text", token[:i])
+			}
+			// The last character has bits that nothing is encoded in.
+			last := strings.IndexByte(base64url, token[len(token)-1])
+			for i := range 64 {
+				if i != last {
+					refused(prefix+" with another last character", token[:len(token)-1]+base64url[i:i+1])
+				}
+			}
+			for _, text := range []string{token + "A", token + "=", prefix + "\n" + token[4:], token + " ", prefix + token} {
+				refused(prefix+" with more to it", text)
+			}
+			for _, text := range []string{token[4:], strings.ToUpper(prefix) + token[4:]} {
+				h.wants("another prefix, as code", h.redeem(text), "invalid_grant")
+				h.wants("another prefix, as refresh token", h.refresh(text), "invalid_grant")
+			}
+			// A half of each MAC from a token that is good.
+			donor, err := base64.RawURLEncoding.DecodeString(other[4:])
+			must(t, err)
+			for _, half := range []struct{ from, to int }{{64, 32}, {32, 0}, {64, 0}} {
+				mixed := slices.Clone(raw)
+				copy(mixed[len(raw)-half.from:len(raw)-half.to], donor[len(donor)-half.from:len(donor)-half.to])
+				refused(prefix+" with another's MAC", encode(prefix, mixed))
 			}
 		}
-		for _, other := range []string{prefix + body + "A", prefix + body + "=", prefix + "\n" + body, body, strings.ToUpper(prefix) + body} {
-			if _, err := readGrantToken(ring, prefix, other); err == nil {
-				t.Errorf("%q is read", other)
-			}
-		}
-	}
-	h.wants("refresh token as code", h.redeem(prefixCode+refresh[4:]), "invalid_grant")
-	h.wants("code as refresh token", h.refresh(prefixRefresh+code[4:]), "invalid_grant")
+		refused("refresh token as code", prefixCode+refresh[4:])
+		refused("code as refresh token", prefixRefresh+code[4:])
 
-	// A stolen sealed key without the row's seed, and a stolen row without the key.
-	g, err := h.store.Grant(t.Context(), jwtClaims(t, r.member("access_token"))["grant_id"].(string))
-	must(t, err)
-	keyOnly := g
-	keyOnly.Seed = newSeed()
-	forged, err := mintGrantToken(ring, keyOnly, 1, g.KeyVersion)
-	must(t, err)
-	h.wants("right key, wrong seed", h.refresh(forged), "invalid_grant")
-	stranger := newHouse(t, migrations.SQLite, nil).p.registry.current.Load().ring
-	forged, err = mintGrantToken(stranger, g, 1, stranger.CurrentID("grant"))
-	must(t, err)
-	h.wants("right seed, wrong key", h.refresh(forged), "invalid_grant")
-	if r := h.refresh(refresh); r.status != http.StatusOK {
-		t.Errorf("the family did not survive forgeries: %v", r.json)
-	}
+		// A stolen sealed key without the row's seed, of each generation: the old
+		// ones are no reuse. And a stolen row without the key.
+		g := h.grantOf(first)
+		ring := h.p.registry.current.Load().ring
+		keyOnly := g
+		keyOnly.Seed = newSeed()
+		for generation := range int64(4) {
+			forged, err := mintGrantToken(ring, keyOnly, generation, g.KeyVersion)
+			must(t, err)
+			refused("right key, wrong seed", forged)
+		}
+		stranger := newHouse(t, migrations.SQLite, nil).p.registry.current.Load().ring
+		for generation := range int64(4) {
+			forged, err := mintGrantToken(stranger, g, generation, stranger.CurrentID(keys.PurposeGrant))
+			must(t, err)
+			refused("right seed, wrong key", forged)
+		}
+		for what, token := range map[string]string{"the family": refresh, "the code": code} {
+			if r := use(token); r.status != http.StatusOK {
+				t.Errorf("%s did not survive forgeries: %v", what, r.json)
+			}
+		}
+	})
 }
 
-func b2i(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
+// base64url is the alphabet of RFC 4648 §5.
+const base64url = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+
+// A set-up link sets one password, by however many at once it is used.
+func TestSetUpLinkByManyAtOnce(t *testing.T) {
+	onBothHouses(t, nil, func(t *testing.T, h *house) {
+		ctx := t.Context()
+		for range 10 {
+			link, _, err := h.admin.InviteUser(ctx, "bob")
+			must(t, err)
+			_, secret, _ := strings.Cut(link, "link=")
+			used := 0
+			for _, err := range together(16, func() error {
+				_, err := h.p.UseInvitation(ctx, secret, "another quiet heron")
+				return err
+			}) {
+				if err == nil {
+					used++
+				} else if !errors.Is(err, ErrInvitation) {
+					t.Errorf("a link that was used: %v", err)
+				}
+			}
+			if _, err := h.p.UseInvitation(ctx, secret, "another quiet heron"); used != 1 || !errors.Is(err, ErrInvitation) {
+				t.Fatalf("a link was used %d times; %v", used, err)
+			}
+		}
+	})
 }
 
 func TestDownScoping(t *testing.T) {
