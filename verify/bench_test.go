@@ -9,13 +9,16 @@ import (
 	"crypto/sha256"
 	"encoding/asn1"
 	"encoding/base64"
+	"fmt"
 	"math/big"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/signet-oidc/signet/verify"
+	"github.com/signet-oidc/signet/verify/internal/feedtest"
 )
 
 var algorithms = []string{"ES256", "RS256", "PS256", "EdDSA"}
@@ -107,6 +110,33 @@ func BenchmarkVerifyFresh(b *testing.B) {
 func BenchmarkVerifyRepeated(b *testing.B) {
 	key := newKey("k1", "ES256")
 	benchmarkVerify(b, newProvider(key).verifier(b), typical(key))
+}
+
+// BenchmarkVerifyFollowing is the two before with a feed that is followed.
+func BenchmarkVerifyFollowing(b *testing.B) {
+	for _, n := range []int{1, 1_000_000} {
+		for name, entries := range map[string]int{"fresh": 0, "repeated": 4096} {
+			b.Run(fmt.Sprintf("%s, %d entries", name, n), func(b *testing.B) {
+				key, feedKey := newKey("k1", "ES256"), newKey("f1", "ES256")
+				p := newProvider(key, feedKey)
+				p.feed = feedtest.New(issuer, "F1", feedKey.jose())
+				p.feed.Block("sub", "somebody", 0)
+				snapshot := bigSnapshot(p.feed, n)
+				p.feed.Intercept = func(w http.ResponseWriter, r *http.Request) bool {
+					if strings.HasSuffix(r.URL.Path, "/snapshot") {
+						_, _ = w.Write(snapshot())
+						return true
+					}
+					return false
+				}
+				v := p.verifier(b, verify.WithCacheEntries(entries))
+				for v.Revocation().Entries != n {
+					time.Sleep(time.Millisecond)
+				}
+				benchmarkVerify(b, v, typical(key))
+			})
+		}
+	}
 }
 
 func benchmarkVerify(b *testing.B, v *verify.Verifier, token string) {
