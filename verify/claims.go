@@ -26,6 +26,7 @@ type Claims struct {
 	bound bool // cnf: only the holder of some key may use the token
 
 	revocation revocationKeys
+	status     statusReference
 }
 
 // Issuer is the iss claim, always the configured one.
@@ -137,6 +138,8 @@ func parseClaims(payload string) (*Claims, error) {
 		case "scope":
 			// RFC 6749 §3.3: only the space separates.
 			c.scopes = strings.FieldsFunc(s.text(), func(r rune) bool { return r == ' ' })
+		case "status":
+			c.status = s.readStatus()
 		case "cnf":
 			c.bound = true
 			s.skip()

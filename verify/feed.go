@@ -355,12 +355,13 @@ func (h *snapshotHeader) readRecords(body io.Reader, now time.Duration) (*table,
 
 // A messageChecker finds the issuer's keys for a message.
 type messageChecker struct {
-	keys    *keySource
-	blocked func(kid string) bool
+	keys       *keySource
+	algorithms []string
+	blocked    func(kid string) bool
 }
 
-// open returns the payload of a compact JWS of this typ, ES256 by one of the
-// issuer's keys, and the kid. Its header has exactly alg, typ and kid.
+// open returns the payload of a compact JWS of this typ by one of the issuer's
+// keys, and the kid. Its header has exactly alg, typ and kid.
 func (c *messageChecker) open(ctx context.Context, message, typ string, limit int) (payload []byte, kid string, err error) {
 	t, err := cutParts(message, limit)
 	if err != nil {
@@ -368,6 +369,9 @@ func (c *messageChecker) open(ctx context.Context, message, typ string, limit in
 	}
 	if err := t.parseMessageHeader(typ); err != nil {
 		return nil, "", err
+	}
+	if !slices.Contains(c.algorithms, t.alg) {
+		return nil, "", ErrAlgorithm
 	}
 	if c.blocked(t.kid) {
 		return nil, "", fmt.Errorf("message signed with a revoked key: %w", ErrRevoked)

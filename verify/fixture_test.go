@@ -187,6 +187,7 @@ type provider struct {
 	answer   http.HandlerFunc
 	feed     *feedtest.Feed // nil: the metadata names none
 	endpoint string         // of the feed, if not where it belongs
+	others   http.Handler   // answers other paths
 	requests []string       // paths, in order
 }
 
@@ -240,7 +241,7 @@ func (p *provider) document() string {
 
 func (p *provider) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	p.mu.Lock()
-	answer, document, feed := p.answer, p.document(), p.feed
+	answer, document, feed, others := p.answer, p.document(), p.feed, p.others
 	endpoint := cmp.Or(p.endpoint, p.issuer+"/revocations")
 	p.requests = append(p.requests, r.URL.Path)
 	p.mu.Unlock()
@@ -251,6 +252,8 @@ func (p *provider) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintf(w, `{"issuer":%q,"jwks_uri":%q}`, p.issuer, p.issuer+"/jwks")
 	case feed != nil && strings.HasPrefix(r.URL.Path, "/revocations/"):
 		feed.ServeHTTP(w, r)
+	case r.URL.Path != "/jwks" && others != nil:
+		others.ServeHTTP(w, r)
 	case r.URL.Path != "/jwks":
 		http.NotFound(w, r)
 	case answer != nil:

@@ -74,7 +74,6 @@ type follower struct {
 	issuer    string
 	issuerKey revocationKey
 	options   revocationOptions
-	policy    Policy
 	skew      time.Duration
 	client    *http.Client
 	keys      *keySource
@@ -115,7 +114,6 @@ func newFollower(issuer string, keys *keySource, o *options) *follower {
 		issuer:    issuer,
 		issuerKey: keyOf(kindIssuer, issuer),
 		options:   o.revocation,
-		policy:    o.revocation.policy,
 		skew:      o.skew,
 		client:    &client,
 		keys:      keys,
@@ -125,7 +123,7 @@ func newFollower(issuer string, keys *keySource, o *options) *follower {
 		settled:   make(chan struct{}),
 		anew:      true,
 	}
-	f.checker = messageChecker{keys: keys, blocked: f.blocked}
+	f.checker = messageChecker{keys: keys, algorithms: []string{algES256}, blocked: f.blocked}
 	return f
 }
 

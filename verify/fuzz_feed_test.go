@@ -184,7 +184,7 @@ func FuzzMessage(f *testing.F) {
 	source := &keySource{wake: make(chan struct{}, 1), pending: make(chan struct{})}
 	close(source.pending) // no fetch is waited for
 	source.held.Store(&heldKeys{set: set, fetched: time.Now().Add(time.Hour)})
-	checker := messageChecker{keys: source, blocked: func(string) bool { return false }}
+	checker := messageChecker{keys: source, algorithms: []string{algES256}, blocked: func(string) bool { return false }}
 	for _, m := range []string{feed.Heartbeat(), feed.Batch(1, 2)} {
 		header, rest, _ := strings.Cut(m, ".")
 		text, _ := base64.RawURLEncoding.DecodeString(header)

@@ -120,8 +120,6 @@ func (t *jws) parseMessageHeader(typ string) error {
 		return malformed("header: " + fault)
 	case is != typ:
 		return fmt.Errorf("the message is not of type %s", typ)
-	case t.alg != algES256:
-		return ErrAlgorithm
 	case t.kid == "":
 		return ErrUnknownKey
 	}

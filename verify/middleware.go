@@ -142,8 +142,10 @@ func refusalOf(err error) *refusal {
 		}
 	}
 	description := err.Error()
-	if errors.Is(err, ErrMalformed) {
-		description = ErrMalformed.Error()
+	for _, detailed := range [...]error{ErrMalformed, ErrStatus} {
+		if errors.Is(err, detailed) {
+			description = detailed.Error()
+		}
 	}
 	return &refusal{status: http.StatusUnauthorized, code: "invalid_token", description: description}
 }

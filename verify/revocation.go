@@ -126,7 +126,16 @@ func (t *table) refuses(c *Claims, issuer *revocationKey) bool {
 
 // current checks what revocations say of a verified token now, and the default
 // policy.
-func (v *Verifier) current(c *Claims) error {
+func (v *Verifier) current(ctx context.Context, c *Claims) error {
+	if v.lists != nil {
+		if err := v.lists.judge(ctx, c); err != nil {
+			if errors.Is(err, ErrRevoked) {
+				v.revoked.Add(1)
+			}
+			return err
+		}
+		return v.whenStale(c, v.policy)
+	}
 	if v.feed == nil {
 		return nil
 	}
@@ -134,18 +143,24 @@ func (v *Verifier) current(c *Claims) error {
 		v.revoked.Add(1)
 		return ErrRevoked
 	}
-	return v.whenStale(c, v.feed.policy)
+	return v.whenStale(c, v.policy)
 }
 
 // whenStale is nil when the state is not stale, or the policy accepts the token
 // in spite of it.
 func (v *Verifier) whenStale(c *Claims, p Policy) error {
-	if v.feed == nil {
+	switch {
+	case v.lists != nil:
+		if p == Open || !v.lists.staleFor(c) {
+			return nil
+		}
+	case v.feed == nil:
 		return nil
-	}
-	state := v.feed.state.Load()
-	if p == Open && (state == nil || !state.overfull) || !v.feed.stale() {
-		return nil
+	default:
+		state := v.feed.state.Load()
+		if p == Open && (state == nil || !state.overfull) || !v.feed.stale() {
+			return nil
+		}
 	}
 	var err error
 	switch {
@@ -185,6 +200,7 @@ const (
 	RevocationNone  = "none"  // the issuer names no feed: tokens count until they expire
 	RevocationCold  = "cold"  // not known yet
 	RevocationFresh = "fresh" // followed
+	RevocationLists = "lists" // judged by WithStatusList
 	RevocationStale = "stale" // nothing new from the feed for 15 s, or it has to be read anew
 )
 
@@ -198,6 +214,7 @@ type RevocationStats struct {
 	Entries int           // revocations held
 	Full    bool          // there are more than WithMaxRevocations allows
 	Polling bool          // by requests, since streams do not get through
+	Lists   int           // status lists held; Age is then of the oldest
 
 	Batches    uint64 // applied
 	Heartbeats uint64 // accepted
@@ -213,8 +230,11 @@ type RevocationStats struct {
 // Revocation returns how revocations are followed at this moment.
 func (v *Verifier) Revocation() RevocationStats {
 	s := RevocationStats{State: RevocationOff, RefusedRevoked: v.revoked.Load(), RefusedStale: v.stale.Load()}
-	if f := v.feed; f != nil {
-		f.stats(&s)
+	switch {
+	case v.lists != nil:
+		v.lists.stats(&s)
+	case v.feed != nil:
+		v.feed.stats(&s)
 	}
 	return s
 }

@@ -15,10 +15,6 @@ import (
 // tables before it stay as they were.
 func TestTableAgreesWithAMap(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
-	type entry struct {
-		key revocationKey
-		r   record
-	}
 	model := map[revocationKey]record{}
 	now := &table{}
 	type past struct {

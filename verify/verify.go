@@ -29,6 +29,7 @@ var (
 	ErrExpired           = errors.New("the access token has expired")
 	ErrNotYetValid       = errors.New("the access token is not valid yet")
 	ErrRevoked           = errors.New("the access token has been revoked")
+	ErrStatus            = errors.New("the status of the access token cannot be told")                    // see [WithStatusList]
 	ErrTooOld            = errors.New("the access token is too old while revocations cannot be followed") // see [Soft]
 
 	// These say nothing about the token: the issuer's keys or revocations are not
@@ -66,7 +67,9 @@ type Verifier struct {
 	log              *slog.Logger
 	resourceMetadata string
 	keys             *keySource
-	feed             *follower // nil: WithoutRevocation
+	feed             *follower    // nil: WithoutRevocation, or lists
+	lists            *statusLists // nil unless WithStatusList
+	policy           Policy
 
 	verified, repeated, refused, revoked, stale atomic.Uint64
 }
@@ -85,6 +88,7 @@ type options struct {
 	resourceMetadata string
 	cacheEntries     int
 	revocation       revocationOptions
+	statusList       bool
 }
 
 // WithJWKSURI names the key set's address instead of asking the issuer's
@@ -154,8 +158,17 @@ func New(ctx context.Context, issuer, audience string, opts ...Option) (*Verifie
 		log:              o.log,
 		resourceMetadata: o.resourceMetadata,
 		keys:             newKeySource(issuer, &o),
+		policy:           o.revocation.policy,
 	}
 	fetched := v.keys.start(ctx)
+	if o.statusList {
+		var err error
+		if v.lists, err = newStatusLists(issuer, v.keys, &o); err != nil {
+			return nil, fmt.Errorf("verify: %w", err)
+		}
+		go v.lists.run(ctx)
+		return v, nil
+	}
 	if o.revocation.off {
 		o.log.InfoContext(ctx, "verify: revocations are not followed: tokens count until they expire", "issuer", issuer)
 		return v, nil
@@ -202,6 +215,9 @@ func (o *options) validate(issuer, audience string) error {
 	}
 	if o.client == nil || o.now == nil || o.log == nil || o.cacheEntries < 0 {
 		return errors.New("nil client, clock or logger, or negative cache size")
+	}
+	if o.statusList && (o.revocation.off || o.revocation.endpoint != "") {
+		return errors.New("status lists take the place of the revocation feed")
 	}
 	return o.revocation.validate()
 }
@@ -269,7 +285,7 @@ func (v *Verifier) verify(ctx context.Context, token string) (*Claims, error) {
 		if err := v.live(claims, now); err != nil {
 			return nil, err
 		}
-		if err := v.current(claims); err != nil {
+		if err := v.current(ctx, claims); err != nil {
 			return nil, err
 		}
 		v.repeated.Add(1)
@@ -293,7 +309,7 @@ func (v *Verifier) verify(ctx context.Context, token string) (*Claims, error) {
 	if err := v.live(claims, now); err != nil {
 		return nil, err
 	}
-	if err := v.current(claims); err != nil {
+	if err := v.current(ctx, claims); err != nil {
 		return nil, err
 	}
 	set.verified.put(&sum, claims, now/1000)
