@@ -165,6 +165,7 @@ func resourceDetail(r storage.Resource) map[string]any {
 		"scopes":                 scopes,
 		"token_lifetime_seconds": int64(r.TokenLifetime.Seconds()),
 		"alg":                    r.SigningAlg,
+		"status_list":            r.StatusList,
 		"introspectors":          r.Introspectors,
 	}
 }

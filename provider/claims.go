@@ -32,6 +32,13 @@ type accessToken struct {
 	authTime  time.Time
 	acr       string
 	amr       []string
+	status    *statusRef // nil: none of its audience asks for it
+}
+
+// statusRef says where a token's status is listed (Token Status List §6.1).
+type statusRef struct {
+	index int64
+	uri   string
 }
 
 // encode writes the claims as JSON. By hand, because this is the busiest line
@@ -75,6 +82,13 @@ func (t *accessToken) encode() []byte {
 	if t.sessionID != "" {
 		b = append(b, `,"sid":`...)
 		b = appendString(b, t.sessionID)
+	}
+	if t.status != nil {
+		b = append(b, `,"status":{"status_list":{"idx":`...)
+		b = strconv.AppendInt(b, t.status.index, 10)
+		b = append(b, `,"uri":`...)
+		b = appendString(b, t.status.uri)
+		b = append(b, `}}`...)
 	}
 	return append(b, '}')
 }

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/ory/fosite"
+
+	"github.com/signet-oidc/signet/provider/revocation"
 )
 
 const grantClientCredentials = "client_credentials"
@@ -78,6 +80,10 @@ func (p *Provider) answerAccessToken(r fosite.AccessRequester, answer fosite.Acc
 		claims.grantID, claims.authTime, claims.acr, claims.amr = g.ID, g.AuthTime, g.ACR, g.AMR
 		if !g.Offline {
 			claims.sessionID = g.SessionID
+		}
+		if g.StatusIndex > 0 && s.view.listsStatus(s.award.audience) {
+			list, bit := revocation.StatusPlace(g.StatusIndex)
+			claims.status = &statusRef{bit, p.statusListURI(list)}
 		}
 	}
 	token, err := s.view.ring.Sign(s.award.alg, typAccessToken, claims.encode(), p.now())

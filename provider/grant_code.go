@@ -74,6 +74,13 @@ func (p *Provider) issueCode(ctx context.Context, a *Authorization, s *SignedIn,
 		asked:    !silent,
 		host:     redirectHost(q.redirectURI),
 	}
+	if q.view.listsStatus(pl.resources) {
+		index, err := p.statusIndexes.take(ctx)
+		if err != nil {
+			return nil, err
+		}
+		ap.grant.StatusIndex = index
+	}
 	answer, err := p.fosite.NewAuthorizeResponse(ctx, q.fosite, ap)
 	if err != nil {
 		return nil, err

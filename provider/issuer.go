@@ -21,6 +21,7 @@ const (
 	PathFeedSnapshot  = PathFeed + "/snapshot"
 	PathFeedStream    = PathFeed + "/stream"
 	PathFeedPoll      = PathFeed + "/poll"
+	PathStatusLists   = "/statuslists"
 	PathSetUp         = "/setup" // where set-up links lead; a page of web's
 )
 

@@ -56,6 +56,8 @@ type Provider struct {
 	metrics    *metrics
 	metadata   *document
 
+	statusLists     *revocation.StatusLists
+	statusIndexes   *statusIndexes
 	feed            *revocation.Feed
 	feedScope       string
 	feedConnections atomic.Int64
@@ -98,6 +100,7 @@ func New(ctx context.Context, cfg Config) (*Provider, error) {
 	if p.feed, err = p.openFeed(ctx); err != nil {
 		return nil, err
 	}
+	p.statusLists, p.statusIndexes = p.newStatusLists(), &statusIndexes{store: cfg.Store}
 	p.metrics.watchFeed(cfg.Metrics, p.feed, &p.feedConnections)
 	return p, nil
 }

@@ -147,6 +147,13 @@ type Reader interface {
 	// is returned. Inside View it goes with the RevocationLog read there.
 	EachRevocation(ctx context.Context, now time.Time, visit func(Revocation) error) error
 
+	// NextStatusIndex returns the first status index that was not taken yet.
+	NextStatusIndex(ctx context.Context) (int64, error)
+	// EachInvalidStatus hands visit the status indexes of grants whose tokens a
+	// status list has to call invalid: those revoked after since, and those
+	// not ended at now whose user or client is disabled. An index may come twice.
+	EachInvalidStatus(ctx context.Context, since, now time.Time, visit func(index int64) error) error
+
 	// Session returns the session, live or not, or ErrNotFound.
 	Session(ctx context.Context, id string) (Session, error)
 	// SessionUser returns the session, live or not, and whose it is, as of one
@@ -320,6 +327,10 @@ type Tx interface {
 	// DeleteConsents removes all that the user lets the client do, hosts
 	// included, and returns how many consents there were.
 	DeleteConsents(ctx context.Context, userID, clientID string) (int, error)
+
+	// TakeStatusIndexes takes n status indexes in a row that were never taken
+	// before, nor will be again, and returns the first of them.
+	TakeStatusIndexes(ctx context.Context, n int) (first int64, err error)
 
 	// CreateGrant inserts a grant whose code is not used yet. Only the columns
 	// of a new grant are taken from g: CodeUsedAt, Generation, RotatedAt,

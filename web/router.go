@@ -54,6 +54,7 @@ func (s *Server) Public() http.Handler {
 		r.HandleFunc(base+provider.PathToken, p.Token)
 		r.HandleFunc(base+provider.PathUserInfo, p.UserInfo)
 		r.HandleFunc(base+provider.PathRevocation, p.Revoke)
+		s.get(r, base+provider.PathStatusLists+"/{list}", p.StatusList)
 	})
 
 	// Pages: their forms are posted by themselves only.

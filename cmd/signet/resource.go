@@ -29,6 +29,7 @@ type resourceJSON struct {
 	TokenLifetime int64       `json:"token_lifetime"` // seconds
 	Alg           string      `json:"alg"`
 	RolesClaim    bool        `json:"roles_claim"`
+	StatusList    bool        `json:"status_list"`
 	Introspectors []string    `json:"introspectors"`
 	CreatedAt     instant     `json:"created_at"`
 	UpdatedAt     instant     `json:"updated_at"`
@@ -49,7 +50,7 @@ func (s scopeJSON) String() string {
 func viewResource(r storage.Resource) resourceJSON {
 	v := resourceJSON{
 		Resource: r.URI, ResourceName: r.Name, Scopes: []scopeJSON{},
-		TokenLifetime: int64(r.TokenLifetime / time.Second), Alg: r.SigningAlg, RolesClaim: r.RolesClaim,
+		TokenLifetime: int64(r.TokenLifetime / time.Second), Alg: r.SigningAlg, RolesClaim: r.RolesClaim, StatusList: r.StatusList,
 		Introspectors: orEmpty(r.Introspectors), CreatedAt: instant(r.CreatedAt), UpdatedAt: instant(r.UpdatedAt),
 	}
 	for _, s := range r.Scopes {
@@ -97,7 +98,7 @@ func describeResource(w io.Writer, v resourceJSON) {
 	for _, s := range v.Scopes {
 		field(w, "scope", s.Scope+mark(s.Role != "", "   (needs the role "+s.Role+")", ""))
 	}
-	field(w, "tokens", fmt.Sprintf("%s, %s%s", v.Alg, time.Duration(v.TokenLifetime)*time.Second, mark(v.RolesClaim, ", with roles", "")))
+	field(w, "tokens", fmt.Sprintf("%s, %s%s", v.Alg, time.Duration(v.TokenLifetime)*time.Second, mark(v.RolesClaim, ", with roles", "")+mark(v.StatusList, ", with a status list", "")))
 	field(w, "introspectors", words(v.Introspectors))
 	field(w, "created", v.CreatedAt.String())
 	if v.UpdatedAt != v.CreatedAt {
@@ -131,6 +132,7 @@ type resourceCreate struct {
 	TokenLifetime time.Duration `default:"10m" placeholder:"DUR" help:"Lifetime of its access tokens, 5m to 15m (${default})."`
 	Alg           string        `default:"ES256" placeholder:"ALG" help:"Signature of its access tokens: ES256 (default), RS256, PS256 or EdDSA."`
 	RolesClaim    bool          `help:"Its tokens tell the subject's roles."`
+	StatusList    bool          `help:"Tokens that people let apps have name their place in a Token Status List."`
 	Introspector  []string      `sep:"none" placeholder:"CLIENT" help:"client_id that may introspect its tokens; may repeat."`
 }
 
@@ -151,7 +153,7 @@ func (c *resourceCreate) Run(ctx context.Context, a *app) error {
 	row := admin.DefaultResource()
 	row.URI, row.Name = c.URI, c.Name
 	row.Scopes = parseScopes(c.Scope, nil)
-	row.TokenLifetime, row.SigningAlg, row.RolesClaim = c.TokenLifetime, c.Alg, c.RolesClaim
+	row.TokenLifetime, row.SigningAlg, row.RolesClaim, row.StatusList = c.TokenLifetime, c.Alg, c.RolesClaim, c.StatusList
 	row.Introspectors = c.Introspector
 	if row, err = admin.CreateResource(ctx, row); err != nil {
 		return err
@@ -231,6 +233,7 @@ type resourceChanges struct {
 	TokenLifetime *time.Duration `placeholder:"DUR" help:"Lifetime of its access tokens, 5m to 15m."`
 	Alg           *string        `placeholder:"ALG" help:"ES256, RS256, PS256 or EdDSA."`
 	RolesClaim    *bool          `help:"Its tokens tell the subject's roles."`
+	StatusList    *bool          `help:"Tokens that people let apps have name their place in a Token Status List."`
 	Introspector  []string       `sep:"none" placeholder:"CLIENT" help:"Introspectors in place of those it has; may repeat."`
 }
 
@@ -262,6 +265,7 @@ func (c *resourceUpdate) Run(ctx context.Context, a *app) error {
 		set(&row.TokenLifetime, c.TokenLifetime)
 		set(&row.SigningAlg, c.Alg)
 		set(&row.RolesClaim, c.RolesClaim)
+		set(&row.StatusList, c.StatusList)
 		setList(&row.Introspectors, c.Introspector)
 		if c.Scope != nil {
 			row.Scopes = parseScopes(c.Scope, row.Scopes)
