@@ -1,10 +1,10 @@
 # What a contributor needs. `make` alone lists the targets.
 
 .DEFAULT_GOAL := help
-.PHONY: help build check deps generate test bench load demo clean
+.PHONY: help build check deps generate test bench load screenshots demo clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
 build: ## bin/signet and the samples bin/orders and bin/storefront, static
 	CGO_ENABLED=0 go build -trimpath -o bin/ -ldflags '-s -w' ./cmd/signet ./cmd/orders ./cmd/storefront
@@ -27,6 +27,9 @@ bench: ## the benchmarks of docs/performance.md
 
 load: ## load on a running server: make load ARGS='--issuer URL …'
 	go run ./conformance/load $(ARGS)
+
+screenshots: deps ## the pictures of docs/pages.md, taken anew
+	go test ./conformance/browser -count=1 -run TestLayout -screenshots $(CURDIR)/docs/screenshots
 
 demo: ## a provider, a shop and its API to try, gone when it ends
 	go run ./cmd/signet demo

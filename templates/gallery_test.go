@@ -60,6 +60,7 @@ func samples(locale *Locale) map[string]templ.Component {
 	arabic := Client{ID: "arabic", Name: "متجر الكتب <b>(signet)</b>"}
 
 	own := ScopeGroup{Scopes: []Scope{{Name: "openid", Before: true}, {Name: "profile", Before: true}, {Name: "email"}}}
+	allowed := ScopeGroup{Scopes: []Scope{{Name: "openid"}, {Name: "profile"}, {Name: "email"}}}
 	orders := ScopeGroup{Name: "Orders", Scopes: []Scope{
 		{Name: "orders.read", Description: "See what you have ordered"},
 		{Name: "orders.write", Description: "Place orders and pay with your stored cards"},
@@ -103,7 +104,7 @@ func samples(locale *Locale) map[string]templ.Component {
 			{ID: "s3", Address: "198.51.100.4", SignedInAt: now.Add(-12 * day), LastSeenAt: now.Add(-9 * day)},
 		},
 		Apps: []App{
-			{Client: shop, Groups: []ScopeGroup{own, orders}, Since: now.Add(-70 * day), LastUsedAt: now.Add(-2 * time.Hour)},
+			{Client: shop, Groups: []ScopeGroup{allowed, orders}, Since: now.Add(-70 * day), LastUsedAt: now.Add(-2 * time.Hour)},
 			{Client: native.Client, Groups: []ScopeGroup{orders}, Since: now.Add(-2 * day)},
 			{Client: long, Groups: []ScopeGroup{everything, wordless}, Since: now.Add(-time.Minute), Offline: true},
 		},

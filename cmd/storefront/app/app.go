@@ -371,6 +371,8 @@ func catalogue() []product {
 		{"lamp", "Desk lamp", "Brass arm, warm light, a switch that clicks.", "€ 64"},
 		{"teapot", "Teapot", "Stoneware for four cups, and a lid that stays on.", "€ 38"},
 		{"notebook", "Notebook", "Dotted pages, thread-bound, lies flat.", "€ 12"},
+		{"blanket", "Wool blanket", "Woven in one piece, warm when damp.", "€ 79"},
+		{"bell", "Bicycle bell", "One clear tone, heard around the corner.", "€ 9"},
 		{"clock", "Wall clock", "Two hands, no alarm, nothing to charge.", "€ 45"},
 	}
 }
