@@ -131,7 +131,7 @@ func authenticationChecks() []Check {
 		{"oidc-request", spec, "§3.1.2.6", "where request objects are not supported, request is request_not_supported",
 			signIn(metadataFlag("request_parameter_supported", false)),
 			refusing([]string{"request_not_supported"}, set("request", "e30.e30."))},
-		{"oidc-request-uri", spec, "§3.1.2.6", "where they are not supported by reference, request_uri is request_uri_not_supported",
+		{"oidc-request-uri", spec, "§3.1.2.6", "where request objects are not supported by reference, request_uri is request_uri_not_supported",
 			signIn(Need{"request_uri_parameter_supported false in the metadata", func(e *Env) bool { return e.metadata()["request_uri_parameter_supported"] == false }}),
 			refusing([]string{"request_uri_not_supported"}, set("request_uri", "https://app.example/request"))},
 		{"oidc-hint", spec, "§3.1.2.1", "an id_token_hint of who is signed in brings a code without a page", who,
@@ -243,39 +243,39 @@ func idTokenChecks() []Check {
 				}
 				return e.wantSigned(ctx, id)
 			})},
-		judged("oidc-id-token-alg", "§2", "its algorithm is one the metadata offers, and not none", func(e *Env, _ *tokens, id token) error {
+		judged("oidc-id-token-alg", "§2", "the algorithm of the ID token is one the metadata offers, and not none", func(e *Env, _ *tokens, id token) error {
 			alg, _ := id.header["alg"].(string)
 			if alg == "none" || !e.supports("id_token_signing_alg_values_supported", alg) {
 				return unexpected("alg", id.header["alg"], plain("one of id_token_signing_alg_values_supported"))
 			}
 			return nil
 		}),
-		judged("oidc-id-token-typ", "§2", "its typ is not that of an access token", func(_ *Env, _ *tokens, id token) error {
+		judged("oidc-id-token-typ", "§2", "the typ of the ID token is not that of an access token", func(_ *Env, _ *tokens, id token) error {
 			if typ, _ := id.header["typ"].(string); strings.Contains(strings.ToLower(typ), "at+jwt") {
 				return unexpected("typ", typ, "JWT")
 			}
 			return nil
 		}),
-		judged("oidc-id-token-iss", "§2", "iss is the issuer", func(e *Env, _ *tokens, id token) error { return id.wantClaim("iss", e.Issuer) }),
-		judged("oidc-id-token-aud", "§2", "aud is the app", func(e *Env, _ *tokens, id token) error { return id.wantAudience(e.Web.ID) }),
-		judged("oidc-id-token-azp", "§2", "azp, where it is there, is the app", func(e *Env, _ *tokens, id token) error {
+		judged("oidc-id-token-iss", "§2", "iss of the ID token is the issuer", func(e *Env, _ *tokens, id token) error { return id.wantClaim("iss", e.Issuer) }),
+		judged("oidc-id-token-aud", "§2", "aud of the ID token is the app", func(e *Env, _ *tokens, id token) error { return id.wantAudience(e.Web.ID) }),
+		judged("oidc-id-token-azp", "§2", "azp of the ID token, where it is there, is the app", func(e *Env, _ *tokens, id token) error {
 			if id.claims["azp"] == nil {
 				return nil
 			}
 			return id.wantClaim("azp", e.Web.ID)
 		}),
-		judged("oidc-id-token-sub", "§2", "sub is a string of at most 255 ASCII characters", func(_ *Env, _ *tokens, id token) error {
+		judged("oidc-id-token-sub", "§2", "sub of the ID token is a string of at most 255 ASCII characters", func(_ *Env, _ *tokens, id token) error {
 			sub, _ := id.claims["sub"].(string)
 			if sub == "" || len(sub) > 255 || strings.ContainsFunc(sub, func(r rune) bool { return r > 0x7e }) {
 				return unexpected("sub", id.claims["sub"], plain("1 to 255 ASCII characters"))
 			}
 			return nil
 		}),
-		judged("oidc-id-token-dates", "§2", "exp and iat are whole seconds, iat now and exp later", func(e *Env, _ *tokens, id token) error { return tokenDates(e, id) }),
-		judged("oidc-id-token-nonce", "§2", "nonce is the one of the request", func(_ *Env, t *tokens, id token) error {
+		judged("oidc-id-token-dates", "§2", "exp and iat of the ID token are whole seconds, iat now and exp later", func(e *Env, _ *tokens, id token) error { return tokenDates(e, id) }),
+		judged("oidc-id-token-nonce", "§2", "nonce of the ID token is the one of the request", func(_ *Env, t *tokens, id token) error {
 			return id.wantClaim("nonce", t.flow.asked.Get("nonce"))
 		}),
-		judged("oidc-id-token-no-nonce", "§2", "where no nonce was sent, there is none", func(_ *Env, _ *tokens, id token) error {
+		judged("oidc-id-token-no-nonce", "§2", "where no nonce was sent, the ID token has none", func(_ *Env, _ *tokens, id token) error {
 			if id.claims["nonce"] != nil {
 				return unexpected("nonce", id.claims["nonce"], nil)
 			}
@@ -287,13 +287,13 @@ func idTokenChecks() []Check {
 			}
 			return id.wantClaim("at_hash", halfDigest(id.header["alg"], t.access))
 		}),
-		judged("oidc-id-token-auth-time", "§2", "auth_time, where it is there, is a time before iat", func(e *Env, _ *tokens, id token) error {
+		judged("oidc-id-token-auth-time", "§2", "auth_time of the ID token, where it is there, is a time before iat", func(e *Env, _ *tokens, id token) error {
 			if id.claims["auth_time"] == nil {
 				return nil
 			}
 			return id.wantAuthTime()
 		}),
-		judged("oidc-id-token-acr-amr", "§2", "acr is a string and amr a list of strings, where they are there", func(_ *Env, _ *tokens, id token) error {
+		judged("oidc-id-token-acr-amr", "§2", "acr of the ID token is a string and amr a list of strings, where they are there", func(_ *Env, _ *tokens, id token) error {
 			if acr, ok := id.claims["acr"]; ok {
 				if s, _ := acr.(string); s == "" {
 					return unexpected("acr", acr, plain("a string"))
@@ -453,9 +453,9 @@ func userinfoChecks() []Check {
 				_, err = a.wantJSON(http.StatusOK)
 				return err
 			})},
-		told("oidc-userinfo-types", "§5.1", "claims have their types", claimsTyped),
-		told("oidc-userinfo-no-email", "§5.4", "without the scope email there is no e-mail address", without("email"), set("scope", "openid profile")),
-		told("oidc-userinfo-no-profile", "§5.4", "with the scope openid alone there is no name", func(_ token, m map[string]any) error {
+		told("oidc-userinfo-types", "§5.1", "claims at userinfo have their types", claimsTyped),
+		told("oidc-userinfo-no-email", "§5.4", "without the scope email, userinfo tells no e-mail address", without("email"), set("scope", "openid profile")),
+		told("oidc-userinfo-no-profile", "§5.4", "with the scope openid alone, userinfo tells no name", func(_ token, m map[string]any) error {
 			for _, name := range []string{"name", "preferred_username", "given_name", "family_name", "picture", "email", "phone_number", "address"} {
 				if _, ok := m[name]; ok {
 					return unexpected("claims", m, plain("no "+name))
@@ -540,14 +540,14 @@ func oidcRefreshChecks() []Check {
 	}
 	return []Check{
 		judged("oidc-refresh-same", "the ID token of a refresh has the same iss, sub, aud and azp", same("iss", "sub", "aud", "azp")),
-		judged("oidc-refresh-auth-time", "its auth_time is still that of the sign-in", same("auth_time")),
-		judged("oidc-refresh-nonce", "it has no other nonce", func(before, after token) error {
+		judged("oidc-refresh-auth-time", "the ID token of a refresh has the auth_time of the sign-in", same("auth_time")),
+		judged("oidc-refresh-nonce", "the ID token of a refresh has no other nonce", func(before, after token) error {
 			if after.claims["nonce"] == nil {
 				return nil
 			}
 			return same("nonce")(before, after)
 		}),
-		judged("oidc-refresh-iat", "its iat is not older", func(before, after token) error {
+		judged("oidc-refresh-iat", "the ID token of a refresh has no older iat", func(before, after token) error {
 			first, err := before.seconds("iat")
 			if err != nil {
 				return err

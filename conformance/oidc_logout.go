@@ -23,6 +23,36 @@ func logoutChecks() []Check {
 				}
 				return l.wantSession(ctx, false)
 			}},
+		{"logout-cookies", spec, "§2", "cookies kept from before signing out are signed out too", who,
+			func(ctx context.Context, e *Env) error {
+				t, err := e.apart(ctx)
+				if err != nil {
+					return err
+				}
+				before, err := t.flow.copied()
+				if err != nil {
+					return err
+				}
+				if err := before.wantSession(ctx, true); err != nil {
+					return fmt.Errorf("before signing out: %w", err)
+				}
+				if _, err := t.logout(ctx, http.MethodGet); err != nil {
+					return err
+				}
+				return before.wantSession(ctx, false)
+			}},
+		{"logout-offline", oidcCore, "§11", "a refresh token with offline_access goes on after signing out", with(who, grant("refresh_token")),
+			func(ctx context.Context, e *Env) error {
+				t, err := e.apart(ctx, set("scope", usualScope+" offline_access"), set("prompt", "consent"))
+				if err != nil {
+					return err
+				}
+				if _, err := t.logout(ctx, http.MethodGet); err != nil {
+					return err
+				}
+				_, err = t.next(ctx, e)
+				return err
+			}},
 		{"logout-post", spec, "§2", "a logout request may be posted", who,
 			func(ctx context.Context, e *Env) error {
 				l, err := e.signOut(ctx, http.MethodPost)
@@ -31,7 +61,7 @@ func logoutChecks() []Check {
 				}
 				return l.wantSession(ctx, false)
 			}},
-		{"logout-redirect", spec, "§3", "afterwards the person is taken to the registered address, with the state", back,
+		{"logout-redirect", spec, "§3", "who has signed out is taken to the registered address, with the state", back,
 			func(ctx context.Context, e *Env) error {
 				l, err := e.signOut(ctx, http.MethodGet, set("post_logout_redirect_uri", e.PostLogoutURI))
 				if err != nil {
@@ -47,7 +77,7 @@ func logoutChecks() []Check {
 			}},
 		{"logout-other-address", spec, "§3", "nobody is taken to an address that is not registered", who,
 			stayingAtIssuer(set("post_logout_redirect_uri", "https://other.example/"))},
-		{"logout-longer-address", spec, "§3", "nor to one that only begins like it", back,
+		{"logout-longer-address", spec, "§3", "nobody is taken to an address that only begins like the registered one", back,
 			func(ctx context.Context, e *Env) error {
 				return stayingAtIssuer(set("post_logout_redirect_uri", e.PostLogoutURI+"/more"))(ctx, e)
 			}},
@@ -57,55 +87,32 @@ func logoutChecks() []Check {
 			}},
 		{"logout-no-hint", spec, "§2", "without a hint, nobody is signed out without a question", who,
 			notWithoutQuestion(unset("id_token_hint"))},
-		{"logout-forged-hint", spec, "§4", "nor with a hint that the issuer did not sign", who,
+		{"logout-forged-hint", spec, "§4", "with a hint that the issuer did not sign, nobody is signed out without a question", who,
 			notWithoutQuestion(func(v url.Values) { v.Set("id_token_hint", alterSignature(v.Get("id_token_hint"))) })},
 	}
 }
 
-// signOut signs a person in, in a browser of their own, and then has an app
-// sign them out. They agree when they are asked.
-func (e *Env) signOut(ctx context.Context, method string, changes ...change) (*flow, error) {
-	l, err := e.beginSignOut(ctx, method, changes...)
-	if err != nil {
-		return nil, err
-	}
-	for range 3 { // some ask, and others have a page post a form to them
-		if l.left != nil {
-			return l, nil
-		}
-		forms, err := l.forms()
-		if err != nil {
-			return nil, err
-		}
-		if len(forms) == 0 {
-			return l, nil
-		}
-		if err := l.submit(ctx, forms[0], e.Pages.Logout); err != nil {
-			return nil, err
-		}
-	}
-	return l, nil
-}
-
-func (e *Env) beginSignOut(ctx context.Context, method string, changes ...change) (*flow, error) {
+// apart gets the main app tokens in a browser of their own, whose session may end.
+func (e *Env) apart(ctx context.Context, changes ...change) (*tokens, error) {
 	b, err := e.newBrowser()
 	if err != nil {
 		return nil, err
 	}
-	f, err := b.authorize(ctx, e.Web)
+	f, err := b.authorize(ctx, e.Web, changes...)
 	if err != nil {
 		return nil, err
 	}
-	t, err := f.tokens(ctx)
-	if err != nil {
-		return nil, err
-	}
-	l := b.prepare(e.Web)
+	return f.tokens(ctx)
+}
+
+// askLogout has the app send the person's browser to be signed out.
+func (t *tokens) askLogout(ctx context.Context, method string, changes ...change) (*flow, error) {
+	l := t.flow.prepare(t.app)
 	l.asked = url.Values{"id_token_hint": {t.id}, "state": {rand.Text()}}
 	for _, c := range changes {
 		c(l.asked)
 	}
-	at, err := url.Parse(e.endpoint("end_session_endpoint"))
+	at, err := url.Parse(l.env.endpoint("end_session_endpoint"))
 	if err != nil {
 		return nil, fmt.Errorf("end_session_endpoint: %w", err)
 	}
@@ -116,9 +123,51 @@ func (e *Env) beginSignOut(ctx context.Context, method string, changes ...change
 	return l, l.visit(ctx, method, at, nil)
 }
 
+// logout is askLogout with a person who agrees: some issuers ask, and others
+// have a page post a form to them.
+func (t *tokens) logout(ctx context.Context, method string, changes ...change) (*flow, error) {
+	l, err := t.askLogout(ctx, method, changes...)
+	if err != nil {
+		return nil, err
+	}
+	for range 3 {
+		if l.left != nil {
+			break
+		}
+		forms, err := l.forms()
+		if err != nil || len(forms) == 0 {
+			return l, err
+		}
+		if err := l.submit(ctx, forms[0], l.env.Pages.Logout); err != nil {
+			return nil, err
+		}
+	}
+	return l, nil
+}
+
+// signOut signs a person in, in a browser of their own, and then out.
+func (e *Env) signOut(ctx context.Context, method string, changes ...change) (*flow, error) {
+	t, err := e.apart(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return t.logout(ctx, method, changes...)
+}
+
+// copied is another browser with the same cookies, as of now.
+func (b *browser) copied() (*browser, error) {
+	c, err := b.env.newBrowser()
+	if err != nil {
+		return nil, err
+	}
+	at := b.last().at
+	c.jar.SetCookies(at, b.jar.Cookies(at))
+	return c, nil
+}
+
 // wantSession checks whether the person is still signed in.
-func (f *flow) wantSession(ctx context.Context, want bool) error {
-	after, err := f.authorize(ctx, f.env.Web, set("prompt", "none"))
+func (b *browser) wantSession(ctx context.Context, want bool) error {
+	after, err := b.authorize(ctx, b.env.Web, set("prompt", "none"))
 	if err != nil {
 		return err
 	}
@@ -145,7 +194,11 @@ func stayingAtIssuer(changes ...change) func(context.Context, *Env) error {
 // notWithoutQuestion makes a check of a logout request that anybody can make.
 func notWithoutQuestion(changes ...change) func(context.Context, *Env) error {
 	return func(ctx context.Context, e *Env) error {
-		l, err := e.beginSignOut(ctx, http.MethodGet, changes...)
+		t, err := e.apart(ctx)
+		if err != nil {
+			return err
+		}
+		l, err := t.askLogout(ctx, http.MethodGet, changes...)
 		if err != nil {
 			return err
 		}

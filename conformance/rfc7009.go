@@ -57,7 +57,7 @@ func rfc7009Checks() []Check {
 				}
 				return e.wantDead(ctx, e.Web, t.refresh)
 			}},
-		{"rfc7009-refresh-token-hint", spec, "§2.1", "a wrong hint does not save a refresh token", person,
+		{"rfc7009-refresh-token-hint", spec, "§2.1", "a wrong token_type_hint does not save a refresh token", person,
 			func(ctx context.Context, e *Env) error {
 				t, err := e.revokedRefresh(ctx, e.Web.Credentials, set("token_type_hint", "access_token"))
 				if err != nil {
@@ -72,6 +72,27 @@ func rfc7009Checks() []Check {
 					return err
 				}
 				return e.wantUserinfoRefusal(ctx, http.Header{"Authorization": {"Bearer " + t.access}}, true)
+			}},
+		{"rfc7009-public", spec, "§2.1", "a public client revokes its own refresh token, and only that", with(person, nativeApp()),
+			func(ctx context.Context, e *Env) error {
+				mine, err := e.offline(ctx, e.native())
+				if err != nil {
+					return err
+				}
+				other, err := e.offline(ctx, e.Web)
+				if err != nil {
+					return err
+				}
+				for _, t := range []*tokens{mine, other} {
+					form := url.Values{"token": {t.refresh}, "client_id": {e.Native.ID}}
+					if _, err := e.post(ctx, e.endpoint("revocation_endpoint"), nil, form); err != nil {
+						return err
+					}
+				}
+				if _, err := other.next(ctx, e); err != nil {
+					return fmt.Errorf("the other client's: %w", err)
+				}
+				return e.wantDead(ctx, mine.app, mine.refresh)
 			}},
 		{"rfc7009-refresh-token-foreign", spec, "§2.1", "another client cannot revoke a refresh token", with(person, secondApp()),
 			func(ctx context.Context, e *Env) error {

@@ -43,9 +43,9 @@ func rfc8707Checks() []Check {
 			}},
 		{"rfc8707-authorize-unknown", spec, "§2", "an unknown resource is invalid_target at the app", signIn(),
 			refusing([]string{"invalid_target"}, set("resource", "https://no-such-resource.example"))},
-		{"rfc8707-code-other", spec, "§2.2", "a resource that was not asked for then is invalid_target at the token endpoint", signIn(),
+		{"rfc8707-code-other", spec, "§2.2", "a resource that was not asked for is invalid_target for a code", signIn(),
 			redeeming([]string{"invalid_target"}, set("resource", "https://no-such-resource.example"))},
-		{"rfc8707-refresh-other", spec, "§2.2", "and at a refresh", signIn(grant("refresh_token")),
+		{"rfc8707-refresh-other", spec, "§2.2", "a resource that was not asked for is invalid_target at a refresh", signIn(grant("refresh_token")),
 			func(ctx context.Context, e *Env) error {
 				t, err := e.offline(ctx, e.Web)
 				if err != nil {

@@ -17,6 +17,7 @@ func rfc9207Checks() []Check {
 			}},
 		{"rfc9207-code", spec, "§2", "a code comes with iss, the issuer", signIn(), asking((*flow).wantIssuer)},
 		{"rfc9207-error", spec, "§2", "an error comes with iss, the issuer", signIn(), asking((*flow).wantIssuer, unset("response_type"))},
+		{"rfc9207-form", spec, "§2", "a code in a form comes with iss, the issuer", signIn(formPost()), asking((*flow).wantIssuer, set("response_mode", "form_post"))},
 	}
 }
 

@@ -20,6 +20,23 @@ func rfc9700Checks() []Check {
 		{"rfc9700-password-grant", spec, "§2.4", "the password grant is unsupported_grant_type",
 			[]Need{endpoint("token_endpoint"), client()},
 			refusedGrant(url.Values{"grant_type": {"password"}, "username": {"u"}, "password": {"p"}}, "unsupported_grant_type")},
+		{"rfc9700-forwarded-host", spec, "§4.13", "a header that names another host changes nothing in the metadata", nil,
+			func(ctx context.Context, e *Env) error {
+				a, err := e.get(ctx, e.openid.url, http.Header{"X-Forwarded-Host": {"other.example"}, "Forwarded": {"host=other.example"}})
+				if err != nil {
+					return err
+				}
+				m, err := a.wantJSON(http.StatusOK)
+				if err != nil {
+					return err
+				}
+				for _, name := range []string{"issuer", "authorization_endpoint", "token_endpoint", "jwks_uri"} {
+					if m[name] != e.metadata()[name] {
+						return unexpected(name, m[name], e.metadata()[name])
+					}
+				}
+				return nil
+			}},
 		{"rfc9700-cors-authorize", spec, "§2.6", "pages of other origins cannot read the authorization endpoint", authorization, corsRefusedAtAuthorize},
 		{"rfc9700-cors-discovery", spec, "§2.6", "pages of any origin may read the metadata, without credentials", nil,
 			func(ctx context.Context, e *Env) error {

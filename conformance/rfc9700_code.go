@@ -54,7 +54,7 @@ func rfc9700CodeChecks() []Check {
 			}},
 		{"rfc9700-downgrade", spec, "§4.8.2", "a verifier is refused where the request had no challenge", who,
 			func(ctx context.Context, e *Env) error { return e.wantNoDowngrade(ctx, e.Web) }},
-		{"rfc9700-downgrade-lax", spec, "§4.8.2", "also for a client that may do without PKCE", signIn(secondApp()),
+		{"rfc9700-downgrade-lax", spec, "§4.8.2", "a verifier is refused where a client that may do without PKCE sent no challenge", signIn(secondApp()),
 			func(ctx context.Context, e *Env) error { return e.wantNoDowngrade(ctx, e.SecondWeb) }},
 		{"rfc9700-no-307", spec, "§4.12", "the answer to a password is no redirect that would send it on", who, noPasswordSentOn},
 		{"rfc9700-code-replay", spec, "§4.14", "a code used twice ends the refresh token it gave", refresh,
@@ -151,6 +151,28 @@ func rfc9700CodeChecks() []Check {
 		})},
 		{"rfc9111-pages-no-store", "RFC 9111", "§5.2.2.5", "no page of a sign-in is kept by a cache", who, eachPage(func(p hop) error { return p.answer.wantNoStore() })},
 		{"rfc6265-cookies", "RFC 6265", "§4.1.2", "cookies of a sign-in are HttpOnly, SameSite and, on https, Secure", who, cookiesGuarded},
+		{"rfc6265-fixation", "RFC 6265", "§8.4", "cookies from before a sign-in are not signed in by it", who,
+			func(ctx context.Context, e *Env) error {
+				b, err := e.newBrowser()
+				if err != nil {
+					return err
+				}
+				f, err := b.begin(ctx, e.Web)
+				if err != nil {
+					return err
+				}
+				planted, err := f.copied()
+				if err != nil {
+					return err
+				}
+				if err := f.goOn(ctx); err != nil {
+					return err
+				}
+				if err := f.wantCode(); err != nil {
+					return err
+				}
+				return planted.wantSession(ctx, false)
+			}},
 	}
 }
 

@@ -501,6 +501,12 @@ func ofRevocation() []Breakage {
 func ofCORS() []Breakage {
 	discovery := func(r *reply) { r.header.Del("Access-Control-Allow-Origin") }
 	breakages := []Breakage{
+		{"rfc9700-forwarded-host", "takes its name from a header", func(p *Proxy, c *call, next func(*call) *reply) *reply {
+			if host := c.header.Get("X-Forwarded-Host"); host != "" {
+				return object(openidConfiguration, with("issuer", "https://"+host))(p, c, next)
+			}
+			return next(c)
+		}},
 		{"rfc9700-cors-authorize", "lets pages read the authorization endpoint", header(authorization, "Access-Control-Allow-Origin", "*")},
 		{"rfc9700-cors-discovery", "hides metadata from pages", answer(openidConfiguration, discovery)},
 	}

@@ -56,6 +56,9 @@ func ofAuthorization() []Breakage {
 		}, func(p *Proxy, _ *call) *reply { return p.toApp(p.latest(), "code", "let-in") })},
 
 		{"rfc9207-code", "does not name itself beside a code", telling(func(_, q url.Values) { dropBeside(q, "code", "iss") })},
+		{"rfc9207-form", "does not name itself in a form", onPages(func(r *reply) {
+			r.body = []byte(strings.ReplaceAll(string(r.body), `name="iss"`, `name="issuer"`))
+		})},
 		{"rfc9207-error", "does not name itself beside an error", telling(func(_, q url.Values) { dropBeside(q, "error", "iss") })},
 		{"rfc8707-authorize-unknown", "has another error for an unknown resource", saying(anything, "invalid_request", "invalid_target")},
 
@@ -266,6 +269,15 @@ func ofRefreshTokens() []Breakage {
 			m[to] = p.keep(from+" of "+c.client(), value)
 		})
 	}
+	revokingForAll := func(p *Proxy, c *call, next func(*call) *reply) *reply {
+		if owner, known := p.owner(c.form.Get("token")); c.to == revocation && known && owner != c.client() {
+			p.note("revoked:" + c.form.Get("token"))
+		}
+		if c.to == tokenEndpoint && p.noted("revoked:"+c.form.Get("refresh_token")) {
+			return refusal(http.StatusBadRequest, "invalid_grant")(p, c)
+		}
+		return next(c)
+	}
 	return []Breakage{
 		{"rfc6749-refresh", "gives the same access token again", kept("access_token", "access_token")},
 		{"rfc6749-refresh-client", "takes anybody's refresh token", refreshing(func(p *Proxy, c *call) bool {
@@ -298,15 +310,8 @@ func ofRefreshTokens() []Breakage {
 			_, known := p.owner(tok)
 			return known
 		})},
-		{"rfc7009-refresh-token-foreign", "lets any client revoke", func(p *Proxy, c *call, next func(*call) *reply) *reply {
-			if owner, known := p.owner(c.form.Get("token")); c.to == revocation && known && owner != c.client() {
-				p.note("revoked:" + c.form.Get("token"))
-			}
-			if c.to == tokenEndpoint && p.noted("revoked:"+c.form.Get("refresh_token")) {
-				return refusal(http.StatusBadRequest, "invalid_grant")(p, c)
-			}
-			return next(c)
-		}},
+		{"rfc7009-refresh-token-foreign", "lets any client revoke", revokingForAll},
+		{"rfc7009-public", "lets public clients revoke for others", revokingForAll},
 		{"rfc7662-refresh-token", "knows no refresh token", instead(introspection, func(_ *Proxy, c *call) bool {
 			return !strings.Contains(c.form.Get("token"), ".")
 		}, inactive)},
@@ -417,6 +422,7 @@ func ofPages() []Breakage {
 			r.header.Set("Content-Security-Policy", "script-src 'unsafe-inline'; frame-ancestors 'none'")
 		})},
 		{"rfc9111-pages-no-store", "lets pages be cached", onPages(func(r *reply) { r.header.Set("Cache-Control", "max-age=60") })},
+		{"rfc6265-fixation", "takes a browser's cookie of before for a session", sending(having("prompt", "none"), "code", "let-in")},
 		{"rfc6265-cookies", "lets scripts read cookies", func(_ *Proxy, c *call, next func(*call) *reply) *reply {
 			r := next(c)
 			for i, line := range r.header["Set-Cookie"] {
@@ -445,6 +451,16 @@ func ofLogout() []Breakage {
 	}
 	return []Breakage{
 		{"logout-ends-session", "says that it signed out, and does not", instead(endSession, func(*Proxy, *call) bool { return true }, page(http.StatusOK))},
+		{"logout-cookies", "only forgets the browser's cookies", signingOut(func(*Proxy, url.Values) bool { return true })},
+		{"logout-offline", "ends offline access with the session", func(p *Proxy, c *call, next func(*call) *reply) *reply {
+			switch {
+			case c.to == endSession:
+				p.note("signed out")
+			case c.to == tokenEndpoint && c.form.Has("refresh_token") && p.noted("signed out"):
+				return refusal(http.StatusBadRequest, "invalid_grant")(p, c)
+			}
+			return next(c)
+		}},
 		{"logout-post", "reads no POST", instead(endSession, func(_ *Proxy, c *call) bool { return c.method == http.MethodPost }, page(http.StatusOK))},
 		{"logout-redirect", "loses the state", func(p *Proxy, c *call, next func(*call) *reply) *reply {
 			if c.to != endSession {
