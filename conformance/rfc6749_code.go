@@ -30,7 +30,7 @@ func rfc6749CodeChecks() []Check {
 			asking((*flow).wantCode, set("parameter_nobody_defined", "1"))},
 		{"rfc6749-empty-authorize", spec, "§3.1", "a parameter without value counts as omitted", who,
 			asking((*flow).wantCode, set("prompt", ""), set("max_age", ""), set("response_mode", ""), set("claims", ""))},
-		{"rfc6749-unknown-authorize-scope", spec, "§3.3", "an unknown scope is invalid_scope, or ignored and never granted", who, authorizeUnknownScope},
+		{"rfc6749-unknown-authorize-scope", spec, "§3.3", "an unknown scope in an authorization request is invalid_scope, or ignored and never granted", who, authorizeUnknownScope},
 		{"rfc6749-state", spec, "§4.1.2", "state comes back exactly as it was sent", who, authorizeState},
 		{"rfc6749-no-state", spec, "§4.1.2", "where no state was sent, none comes back", who,
 			asking(func(f *flow) error {

@@ -26,7 +26,7 @@ func rfc9700Checks() []Check {
 				if err != nil {
 					return err
 				}
-				m, err := a.wantJSON(http.StatusOK)
+				m, err := a.object()
 				if err != nil {
 					return err
 				}
