@@ -3,7 +3,6 @@ package provider
 import (
 	"context"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/ory/fosite"
@@ -86,14 +85,13 @@ func (p *Provider) answerAccessToken(r fosite.AccessRequester, answer fosite.Acc
 			claims.status = &statusRef{bit, p.statusListURI(list)}
 		}
 	}
-	token, err := s.view.ring.Sign(s.award.alg, typAccessToken, claims.encode(), p.now())
+	body := claims.encode()
+	token, err := s.view.ring.Sign(s.award.alg, typAccessToken, body, p.now())
 	if err != nil {
 		return "", fmt.Errorf("access token: %w", err)
 	}
-	p.metrics.tokenBytes.Observe(float64(len(token)))
-	if len(token) > p.policy.MaxTokenBytes {
-		return "", invalidScope(fmt.Sprintf("The access token would have %d bytes (scope %d, roles %d); at most %d are allowed: ask for less.",
-			len(token), len(strings.Join(s.award.scopes, " ")), len(strings.Join(s.award.roles, " ")), p.policy.MaxTokenBytes))
+	if err := p.checkSize(r.GetClient().GetID(), token, body); err != nil {
+		return "", err
 	}
 	answer.SetAccessToken(token)
 	answer.SetTokenType("Bearer")

@@ -53,8 +53,10 @@ type Provider struct {
 	hashing    *hashGate
 	remoteKeys *remoteKeys
 	tokens     *cache[[sha256.Size]byte, *issued]
-	metrics    *metrics
-	metadata   *document
+
+	largeTokens *cache[string, time.Time] // by client: when its tokens' size was last warned of
+	metrics     *metrics
+	metadata    *document
 
 	statusLists     *revocation.StatusLists
 	statusIndexes   *statusIndexes
@@ -82,6 +84,8 @@ func New(ctx context.Context, cfg Config) (*Provider, error) {
 		remoteKeys: newRemoteKeys(cfg.Outbound, cfg.Policy.CachedClients),
 		tokens:     newCache[[sha256.Size]byte, *issued](cfg.Policy.CachedTokens),
 		feedScope:  cfg.FeedScope,
+
+		largeTokens: newCache[string, time.Time](cfg.Policy.CachedClients),
 	}
 	p.registry = &registry{store: cfg.Store, sealer: cfg.Sealer, clock: p.clock, policy: cfg.Policy, now: cfg.Now, log: cfg.Log}
 	if err := p.claimIssuer(ctx); err != nil {

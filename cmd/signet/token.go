@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"maps"
 	"net/http"
 	"slices"
@@ -21,6 +22,7 @@ import (
 	"github.com/signet-oidc/signet/provider/keys"
 	"github.com/signet-oidc/signet/provider/revocation"
 	"github.com/signet-oidc/signet/storage"
+	"github.com/signet-oidc/signet/verify"
 )
 
 type tokenCmd struct {
@@ -35,7 +37,7 @@ type tokenInspect struct {
 
 // Help says what the answer rests on.
 func (*tokenInspect) Help() string {
-	return `Reads a JWT from standard input, also as it stands in an Authorization header. The signature is verified with the keys that --issuer publishes, else with those in the database; it is "unverified" when neither is at hand. Whether the token is revoked is known only where its issuer's database is.
+	return `Reads a JWT from standard input, also as it stands in an Authorization header. The signature is verified with the keys that --issuer publishes, else with those in the database; it is "unverified" when neither is at hand. Whether the token is revoked is looked up in the database of its issuer where it is at hand, else in the revocation feed that --issuer publishes; an expired token is in neither.
 
 Exit status 1 when the signature is invalid or the token is expired or revoked; what is in it is shown all the same.`
 }
@@ -123,6 +125,11 @@ func (c *tokenInspect) Run(ctx context.Context, a *app) error {
 	}
 	if i != nil && v.Signature == signatureValid {
 		if v.Revoked, err = revoked(ctx, i, token, v); err != nil {
+			return err
+		}
+	}
+	if c.Issuer != "" && v.Signature == signatureValid && v.Revoked == nil {
+		if v.Revoked, err = revokedByFeed(ctx, c.Issuer, token, v); err != nil {
 			return err
 		}
 	}
@@ -335,6 +342,47 @@ func revoked(ctx context.Context, i *instance, token string, v inspection) (*boo
 	}
 	issuedAt := time.Unix(int64(claims.IssuedAt), 0)
 	is := slices.ContainsFunc(entries, func(r storage.Revocation) bool { return revocation.Refuses(r, issuedAt) })
+	return &is, nil
+}
+
+// revokedByFeed asks the issuer's revocation feed, as an API would. It returns
+// nil when the issuer has none, or the token is not one an API would take.
+func revokedByFeed(ctx context.Context, issuer, token string, v inspection) (*bool, error) {
+	const patience = 10 * time.Second
+	var claims struct {
+		Audience any `json:"aud"`
+	}
+	if json.Unmarshal(v.Claims, &claims) != nil {
+		return nil, nil
+	}
+	audience, _ := claims.Audience.(string)
+	if list, ok := claims.Audience.([]any); ok && len(list) > 0 {
+		audience, _ = list[0].(string)
+	}
+	if audience == "" {
+		return nil, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel() // which ends what the verifier does in the background
+	verifier, err := verify.New(ctx, issuer, audience, verify.WithLogger(slog.New(slog.DiscardHandler)))
+	if err != nil {
+		return nil, fmt.Errorf("verifier: %w", err)
+	}
+	for verifier.Ready() != nil {
+		select {
+		case <-ctx.Done():
+			return nil, nil
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	if verifier.Revocation().FeedID == "" {
+		return nil, nil
+	}
+	_, err = verifier.Verify(ctx, token)
+	is := errors.Is(err, verify.ErrRevoked)
+	if err != nil && !is {
+		return nil, nil
+	}
 	return &is, nil
 }
 
