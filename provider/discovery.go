@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
+	"maps"
 	"net/http"
 	"strconv"
 	"strings"
@@ -15,31 +16,30 @@ import (
 // metadataMaxAge is how long a relying party may keep the metadata.
 const metadataMaxAge = 15 * time.Minute
 
-// document is an answer prepared once and served many times.
+// document is an answer prepared once and served many times. The headers'
+// values are shared between answers and never written to.
 type document struct {
-	body    []byte
-	etag    string
-	length  string
-	control string
+	body   []byte
+	etag   string
+	known  http.Header // of every answer, 304 too
+	header http.Header // of the document
 }
 
-func newDocument(body []byte, etag string, maxAge time.Duration) *document {
+func newDocument(body []byte, etag, contentType string, maxAge time.Duration) *document {
 	return &document{
-		body: body, etag: etag, length: strconv.Itoa(len(body)),
-		control: "public, max-age=" + strconv.Itoa(int(maxAge.Seconds())),
+		body: body, etag: etag,
+		known:  http.Header{"Etag": {etag}, "Cache-Control": {"public, max-age=" + strconv.Itoa(int(maxAge.Seconds()))}},
+		header: http.Header{"Content-Type": {contentType}, "Content-Length": {strconv.Itoa(len(body))}},
 	}
 }
 
-func (d *document) serve(w http.ResponseWriter, r *http.Request, contentType string) {
-	h := w.Header()
-	h.Set("Etag", d.etag)
-	h.Set("Cache-Control", d.control)
+func (d *document) serve(w http.ResponseWriter, r *http.Request) {
+	maps.Copy(w.Header(), d.known)
 	if etagMatches(r.Header.Get("If-None-Match"), d.etag) {
 		w.WriteHeader(http.StatusNotModified)
 		return
 	}
-	h.Set("Content-Type", contentType)
-	h.Set("Content-Length", d.length)
+	maps.Copy(w.Header(), d.header)
 	_, _ = w.Write(d.body)
 }
 
@@ -123,7 +123,7 @@ func (p *Provider) newMetadata() *document {
 		panic(err) // strings always marshal
 	}
 	sum := sha256.Sum256(body)
-	return newDocument(body, `"`+base64.RawURLEncoding.EncodeToString(sum[:12])+`"`, metadataMaxAge)
+	return newDocument(body, `"`+base64.RawURLEncoding.EncodeToString(sum[:12])+`"`, "application/json", metadataMaxAge)
 }
 
 // claimNames lists what ID token and userinfo may say of a person.
@@ -149,7 +149,7 @@ func (p *Provider) grantTypes() []string {
 
 // Metadata serves the authorization server metadata, under both well-known names.
 func (p *Provider) Metadata(w http.ResponseWriter, r *http.Request) {
-	p.metadata.serve(w, r, "application/json")
+	p.metadata.serve(w, r)
 }
 
 // JWKS serves the public keys (RFC 7517 §5). It answers from memory even
@@ -160,10 +160,10 @@ func (p *Provider) JWKS(w http.ResponseWriter, r *http.Request) {
 		p.writeError(w, r, unavailable(nil))
 		return
 	}
-	s.jwks.serve(w, r, "application/jwk-set+json")
+	s.jwks.serve(w, r)
 }
 
 func jwksDocument(ring *keys.Ring) *document {
 	body, etag := ring.JWKS()
-	return newDocument(body, etag, keys.JWKSMaxAge)
+	return newDocument(body, etag, "application/jwk-set+json", keys.JWKSMaxAge)
 }

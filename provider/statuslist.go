@@ -96,6 +96,6 @@ func (p *Provider) statusList(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	// A cache serves it no longer than a verifier may keep it (§13.7).
-	newDocument(list.JWT, list.ETag, revocation.StatusTTL/2).serve(w, r, "application/"+revocation.TypStatusList)
+	newDocument(list.JWT, list.ETag, "application/"+revocation.TypStatusList, revocation.StatusTTL/2).serve(w, r)
 	return nil
 }

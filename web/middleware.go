@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -80,6 +81,7 @@ type recorder struct {
 	status int
 	bytes  int
 	notes  []slog.Attr
+	quiet  bool // the line is worth nothing when all is well
 }
 
 // Note implements provider.Noter.
@@ -118,6 +120,13 @@ func (s *Server) observe(next http.Handler) http.Handler {
 			route = "none"
 		}
 		s.metrics.observe(route, rec.status, took)
+		level := slog.LevelInfo
+		if rec.quiet && rec.status < http.StatusBadRequest {
+			level = slog.LevelDebug
+		}
+		if !s.log.Enabled(r.Context(), level) {
+			return
+		}
 		line := append(make([]slog.Attr, 0, 16),
 			slog.String("request_id", w.Header().Get(provider.RequestIDHeader)),
 			slog.String("method", r.Method),
@@ -126,7 +135,18 @@ func (s *Server) observe(next http.Handler) http.Handler {
 			slog.Int("bytes", rec.bytes),
 			slog.Int64("micros", took.Microseconds()),
 			slog.String("address", r.RemoteAddr))
-		s.log.LogAttrs(r.Context(), slog.LevelInfo, "request", append(line, rec.notes...)...)
+		s.log.LogAttrs(r.Context(), level, "request", append(line, rec.notes...)...)
+	})
+}
+
+// quiet is for what balancers and relying parties ask all day, and everybody
+// gets the same answer: such requests are counted, and logged when they fail.
+func quiet(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if rec, ok := w.(*recorder); ok {
+			rec.quiet = true
+		}
+		next.ServeHTTP(w, r)
 	})
 }
 
@@ -178,12 +198,12 @@ func (s *Server) untilDrained(next http.Handler) http.Handler {
 
 // headers sets what every answer carries, page or not.
 func (s *Server) headers(next http.Handler) http.Handler {
+	common := http.Header{"X-Content-Type-Options": {"nosniff"}}
+	if s.issuer.Secure() {
+		common.Set("Strict-Transport-Security", "max-age=63072000; includeSubDomains")
+	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		h := w.Header()
-		h.Set("X-Content-Type-Options", "nosniff")
-		if s.issuer.Secure() {
-			h.Set("Strict-Transport-Security", "max-age=63072000; includeSubDomains")
-		}
+		maps.Copy(w.Header(), common)
 		next.ServeHTTP(w, r)
 	})
 }
@@ -191,9 +211,13 @@ func (s *Server) headers(next http.Handler) http.Handler {
 // cors lets scripts of any site call endpoints that no cookie matters to:
 // "*", and never with credentials.
 func cors(next http.Handler) http.Handler {
+	anybody := http.Header{
+		"Access-Control-Allow-Origin":   {"*"},
+		"Access-Control-Expose-Headers": {"WWW-Authenticate, Retry-After, " + provider.RequestIDHeader},
+	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
-		h.Set("Access-Control-Allow-Origin", "*")
+		maps.Copy(h, anybody)
 		if r.Method == http.MethodOptions && r.Header.Get("Access-Control-Request-Method") != "" {
 			h.Set("Access-Control-Allow-Methods", "GET, POST")
 			h.Set("Access-Control-Allow-Headers", "Authorization, Content-Type")
@@ -201,7 +225,6 @@ func cors(next http.Handler) http.Handler {
 			w.WriteHeader(http.StatusNoContent)
 			return
 		}
-		h.Set("Access-Control-Expose-Headers", "WWW-Authenticate, Retry-After, "+provider.RequestIDHeader)
 		next.ServeHTTP(w, r)
 	})
 }

@@ -21,7 +21,7 @@ func (s *Server) Public() http.Handler {
 	// has a path, RFC 8414 §3.1 puts it behind the well-known part and OpenID
 	// Connect before it.
 	r.Group(func(r chi.Router) {
-		r.Use(cors)
+		r.Use(quiet, cors)
 		s.get(r, "/.well-known/oauth-authorization-server"+base, p.Metadata)
 		s.get(r, base+"/.well-known/openid-configuration", p.Metadata)
 		if base != "" {
@@ -80,12 +80,12 @@ func (s *Server) Public() http.Handler {
 		r.Post(base+pathWithdraw, s.withdraw)
 		r.Get(base+pathPassword, s.password)
 		r.Post(base+pathPassword, s.postPassword)
-		r.Get(base+templates.StylesheetRoute, s.stylesheet)
+		r.With(quiet).Get(base+templates.StylesheetRoute, s.stylesheet)
 	})
 
 	// For load balancers.
-	r.Get("/livez", s.live)
-	r.Get("/readyz", s.ready)
+	r.With(quiet).Get("/livez", s.live)
+	r.With(quiet).Get("/readyz", s.ready)
 
 	r.NotFound(s.notFound)
 	r.MethodNotAllowed(s.methodNotAllowed)

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -257,6 +258,26 @@ func TestTokenIsOneLineOfTheLog(t *testing.T) {
 	}
 	if jti, _ := lines[0]["jti"].(string); jti == "" {
 		t.Error("no jti")
+	}
+}
+
+// What everybody is told alike is logged for those who debug; a refusal always.
+func TestQuietLines(t *testing.T) {
+	s := newSite(t, openStore(t, migrations.SQLite), options{})
+	for path, want := range map[string]string{
+		"/jwks": "DEBUG", "/.well-known/openid-configuration": "DEBUG", "/livez": "DEBUG", "/readyz": "DEBUG",
+		"/userinfo": "INFO", "/login": "INFO", "/nowhere": "INFO",
+	} {
+		id := s.get(path).header.Get("X-Request-Id")
+		if !slices.ContainsFunc(strings.Split(s.log.String(), "\n"), func(line string) bool {
+			return strings.Contains(line, id) && strings.Contains(line, `"msg":"request"`) && strings.Contains(line, `"level":"`+want+`"`)
+		}) {
+			t.Errorf("%s is not logged as %s", path, want)
+		}
+	}
+	id := s.send(http.MethodPost, "/jwks", "").header.Get("X-Request-Id")
+	if log := s.log.String(); !strings.Contains(log[strings.LastIndex(log, `"level"`):], `"level":"INFO","msg":"request","request_id":"`+id) {
+		t.Errorf("a refused request is not logged: %s", log)
 	}
 }
 

@@ -45,6 +45,7 @@ type serveFlags struct {
 	OutboundAllow       []string `placeholder:"CIDR" help:"Private network that clients' keys may be fetched from; may repeat."`
 	RevocationFeedScope string   `placeholder:"SCOPE" help:"Scope an access token needs to follow the revocation feed. Without it anybody may: it holds hashes."`
 	Migrate             bool     `help:"Bring a PostgreSQL schema up to date first. SQLite's always is."`
+	LogLevel            string   `default:"info" placeholder:"LEVEL" help:"What to log: debug, info, warn or error (${default}). debug adds requests that only fetch what is the same for everybody."`
 	Drain               string   `default:"15s" placeholder:"DUR" help:"How long requests under way may take after TERM (${default})."`
 }
 
@@ -61,6 +62,7 @@ type Config struct {
 	OutboundAllow  []netip.Prefix
 	FeedScope      string // "": the revocation feed is open
 	Migrate        bool   // also on PostgreSQL
+	LogLevel       slog.Level
 	Drain          time.Duration
 }
 
@@ -119,6 +121,9 @@ func (f serveFlags) validate(a *app) (Config, error) {
 	c.OutboundAllow = parsePrefixes("--outbound-allow", f.OutboundAllow, bad)
 	if c.FeedScope != "" && !provider.ValidScope(c.FeedScope) {
 		bad("--revocation-feed-scope", fmt.Sprintf("%q is not a scope", c.FeedScope), "write one word, as revocations:read")
+	}
+	if err := c.LogLevel.UnmarshalText([]byte(f.LogLevel)); err != nil {
+		bad("--log-level", fmt.Sprintf("%q is no level", f.LogLevel), "choose debug, info, warn or error")
 	}
 	if c.Drain, err = time.ParseDuration(f.Drain); err != nil || c.Drain < 0 {
 		bad("--drain", fmt.Sprintf("%q is not a duration", f.Drain), "write it as 15s or 1m")

@@ -57,6 +57,7 @@ type app struct {
 	stdout   io.Writer
 	stderr   io.Writer
 	log      *slog.Logger
+	logLevel slog.LevelVar // of serve's log
 }
 
 func main() {
@@ -71,7 +72,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	command, err := a.parse(&root{})
 	if err == nil {
 		if command.Command() == "serve" {
-			a.log = slog.New(slog.NewJSONHandler(stderr, nil))
+			a.log = slog.New(slog.NewJSONHandler(stderr, &slog.HandlerOptions{Level: &a.logLevel}))
 		}
 		a.settings.warn(a.log)
 		command.BindTo(ctx, (*context.Context)(nil))

@@ -49,6 +49,7 @@ func (c *serveCmd) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
+	a.logLevel.Set(cfg.LogLevel)
 
 	// ctx ends on either as well, but does not say which it was.
 	end := make(chan os.Signal, 2)
@@ -203,8 +204,8 @@ func (s *running) loadCertificate(cfg Config) error {
 	return nil
 }
 
-// reload takes over what may change while the server runs: the certificate
-// and the trusted proxies. A configuration with a fault changes nothing.
+// reload takes over what may change while the server runs: the certificate,
+// the trusted proxies and the level of the log. A configuration with a fault changes nothing.
 func (a *app) reload(s *running) {
 	log := a.log
 	var r root
@@ -217,7 +218,8 @@ func (a *app) reload(s *running) {
 		}
 		if err == nil {
 			s.web.SetTrustedProxies(cfg.TrustedProxies)
-			a.log.Info("configuration read again: certificate and trusted proxies are in force, other changes need a restart")
+			a.logLevel.Set(cfg.LogLevel)
+			a.log.Info("configuration read again: certificate, trusted proxies and log level are in force, other changes need a restart")
 			return
 		}
 	}

@@ -628,7 +628,7 @@ func TestServeReloads(t *testing.T) {
 	}
 	// address is whom the server takes a request to come from.
 	address := func() string {
-		id := s.get(s.url+"/livez", "X-Forwarded-For", "203.0.113.9").header.Get("X-Request-Id")
+		id := s.get(s.url+"/nowhere", "X-Forwarded-For", "203.0.113.9").header.Get("X-Request-Id")
 		line := regexp.MustCompile(`.*"request_id":"` + id + `".*"address":"(.*?)"`)
 		until(t, "the request is in the log", func() bool { return line.MatchString(s.stderr.String()) })
 		return line.FindStringSubmatch(s.stderr.String())[1]
@@ -650,10 +650,16 @@ func TestServeReloads(t *testing.T) {
 	want(1, "127.0.0.1")
 
 	p.writeCertificate(2)
-	p.write("signet.yaml", "trusted-proxy: [127.0.0.0/8]\n")
+	p.write("signet.yaml", "trusted-proxy: [127.0.0.0/8]\nlog-level: debug\n")
+	healthy := s.get(s.url + "/livez").header.Get("X-Request-Id")
 	want(1, "127.0.0.1")
 	reload(taken)
 	want(2, "203.0.113.9")
+	debugged := s.get(s.url + "/livez").header.Get("X-Request-Id")
+	until(t, "a health check is in the log", func() bool { return strings.Contains(s.stderr.String(), debugged) })
+	if strings.Contains(s.stderr.String(), healthy) {
+		t.Error("a health check is in the log at level info")
+	}
 
 	// A fault anywhere leaves everything as it was.
 	p.writeCertificate(3)
@@ -784,8 +790,8 @@ func TestServeRefuses(t *testing.T) {
 	t.Run("every mistake, wherever it was made", func(t *testing.T) {
 		t.Parallel()
 		p := newPlace(t)
-		refuses(t, p, exitUsage, `signet serve --issuer http://login.example.com --listen nonsense --drain soon --tls-cert no.crt`,
-			"--issuer", "--listen", "--drain", "--tls-cert", "--tls-key")
+		refuses(t, p, exitUsage, `signet serve --issuer http://login.example.com --listen nonsense --drain soon --tls-cert no.crt --log-level loud`,
+			"--issuer", "--listen", "--drain", "--tls-cert", "--tls-key", "--log-level")
 		refuses(t, p, exitUsage, `SIGNET_ISSUER=ftp://x SIGNET_LISTEN=nonsense SIGNET_MIGRATE=perhaps SIGNET_TRUSTED_PROXY=10.0.0.0/33 signet serve`,
 			"issuer", "listen", "SIGNET_MIGRATE", "trusted-proxy")
 		p.write("bad.yaml", "issuer: login.example.com\nlissten: 127.0.0.1:1\ndrain: [1s]\noutbound-allow: [nowhere]\n")
