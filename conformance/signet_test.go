@@ -84,7 +84,7 @@ func startSignet(t *testing.T, binary, database string, address func() string) s
 	s.second = Credentials{"second", create(append(service, "--id", "second")...)}
 	create(append(service, "--id", "keyed", "--auth-method", "private_key_jwt", "--jwks-file", "jwks")...)
 	app := []string{"client", "create", "--grant", "authorization_code", "--grant", "refresh_token", "--scope", "openid", "--scope", "profile",
-		"--scope", "email", "--scope", "phone", "--scope", "offline_access", "--scope", "orders:read", "--scope", "orders:write"}
+		"--scope", "email", "--scope", "offline_access", "--scope", "orders:read", "--scope", "orders:write"}
 	web := append(slices.Clone(app), "--redirect-uri", appURI, "--post-logout-redirect-uri", appHome)
 	s.web = App{Credentials{"web", create(append(web, "--name", "Shop", "--id", "web")...)}, appURI}
 	s.secondWeb = App{Credentials{"web2", create(append(web, "--name", "Stock", "--id", "web2", "--require-pkce=false")...)}, appURI}
