@@ -29,7 +29,7 @@ load: ## load on a running server: make load ARGS='--issuer URL …'
 	go run ./conformance/load $(ARGS)
 
 screenshots: deps ## the pictures of docs/pages.md, taken anew
-	go test ./conformance/browser -count=1 -run TestLayout -screenshots $(CURDIR)/docs/screenshots
+	go test ./conformance/browser -count=1 -run 'Pages$$' -screenshots $(CURDIR)/docs/screenshots
 
 demo: ## a provider, a shop and its API to try, gone when it ends
 	go run ./cmd/signet demo

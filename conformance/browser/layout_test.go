@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"testing"
 
 	"github.com/chromedp/chromedp"
 )
@@ -21,16 +20,13 @@ var shown = map[int64][]string{
 	1280: {"login", "account", "shop-signed-in"},
 }
 
-// widths, in CSS pixels: small phones, which is also 1280 pixels at a zoom of
-// 400 % (WCAG 2.2, 1.4.10), phones, and desktops.
-var widths = []int64{320, 390, 1280}
-
-// layout checks that nothing of a page is out of sight to the side, and takes
-// pictures where they are wanted.
+// layout checks that nothing of a page is out of sight to the side, from small
+// phones, which is also 1280 pixels at a zoom of 400 % (WCAG 2.2, 1.4.10), to
+// desktops.
 func (b *tab) layout(name string) {
 	b.t.Helper()
-	for _, width := range widths {
-		do(b, "resize", chromedp.EmulateViewport(width, 800))
+	for _, width := range []int64{320, 390, 1280} {
+		b.resize(width)
 		wide := do(b, "measure "+name, chromedp.Evaluate[[]string](`[...document.querySelectorAll("body *")].filter(e => {
 			const box = e.getBoundingClientRect();
 			return box.width > 1 && (box.right > innerWidth + 0.5 || box.left < -0.5) || e.matches("button, .button, h1, h2, dd") && e.scrollWidth > e.clientWidth + 1;
@@ -38,9 +34,23 @@ func (b *tab) layout(name string) {
 		for _, element := range wide {
 			b.t.Errorf("%s at %d pixels: too wide: %s", name, width, element)
 		}
-		if *screenshots == "" || !slices.Contains(shown[width], name) {
+	}
+}
+
+// resize sets the size of the window, in CSS pixels.
+func (b *tab) resize(width int64) {
+	b.t.Helper()
+	do(b, "resize", chromedp.EmulateViewport(width, 800))
+}
+
+// pictures takes those of this page that docs/pages.md shows, if they are wanted.
+func (b *tab) pictures(name string) {
+	b.t.Helper()
+	for width, names := range shown {
+		if *screenshots == "" || !slices.Contains(names, name) {
 			continue
 		}
+		b.resize(width)
 		for _, theme := range themes {
 			b.theme(theme)
 			picture := do(b, "screenshot", chromedp.FullScreenshot(50))
@@ -50,23 +60,4 @@ func (b *tab) layout(name string) {
 			}
 		}
 	}
-}
-
-// At every width, in both languages, each page fits. With -screenshots they
-// take the pictures of docs/pages.md as well: make screenshots.
-func TestLayoutPages(t *testing.T) {
-	t.Parallel()
-	for _, language := range []string{"de", "en"} { // the pictures of the latter stay
-		url, names := gallery(t, language)
-		b := newTab(t)
-		for _, name := range names {
-			b.open(url + name + ".html").layout(name)
-		}
-	}
-}
-
-func TestLayoutShop(t *testing.T) {
-	t.Parallel()
-	b := newTab(t)
-	walkShop(b, startDemo(t), b.layout)
 }
