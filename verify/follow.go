@@ -448,6 +448,9 @@ func (f *follower) readSnapshot(ctx context.Context) (err error) {
 		return fmt.Errorf("snapshot signed with a revoked key: %w", ErrRevoked)
 	}
 	if held != nil {
+		if held.feedID != header.FeedID || *header.Seq < held.seq {
+			f.makeStale(ctx, "the snapshot does not go on from what is known") // until the stream has
+		}
 		if held.feedID == header.FeedID && (f.parted || *header.Seq < held.seq) {
 			// The issuer has lost entries, or an older copy of its log was served. What
 			// is known to be revoked stays so.

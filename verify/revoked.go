@@ -84,22 +84,19 @@ func (r *record) refuses(issuedAt int64) bool {
 
 func (r *record) blocks() bool { return r.meta&1 == 0 }
 
-// stricter is the record of the same key that refuses more.
+// stricter is a record that refuses whatever either of two of the same key does,
+// for as long as either lasts.
 func (r record) stricter(other record) record {
-	if r.blocks() != other.blocks() {
-		if r.blocks() {
-			return r
-		}
-		return other
+	if other.blocks() {
+		r, other = other, r
 	}
-	if r.notBefore < other.notBefore || r.notBefore == other.notBefore && other.outlives(r) {
-		return other
+	if !r.blocks() {
+		r.notBefore = max(r.notBefore, other.notBefore)
+	}
+	if f := other.forget(); f == 0 || r.forget() != 0 && f > r.forget() {
+		r.meta = f<<4 | r.meta&15
 	}
 	return r
-}
-
-func (r record) outlives(other record) bool {
-	return r.forget() == 0 || other.forget() != 0 && r.forget() > other.forget()
 }
 
 func (r record) compare(other record) int {

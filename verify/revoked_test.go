@@ -43,7 +43,11 @@ func TestTableAgreesWithAMap(t *testing.T) {
 		for range random.IntN(40) {
 			// Few values, in few shards, so that keys and neighbours meet.
 			key := revocationKey{hi: random.Uint64N(4)<<61 | random.Uint64N(8), lo: random.Uint64N(3), kind: uint32(random.IntN(kindIssuer)) + 1}
-			r, err := newRecord(key, uint32(random.IntN(2))+1, random.Int64N(1<<40), uint32(random.IntN(30)))
+			effect, notBefore := uint32(effectBlock), int64(0)
+			if random.IntN(2) == 0 {
+				effect, notBefore = effectEpoch, random.Int64N(1<<40)
+			}
+			r, err := newRecord(key, effect, notBefore, uint32(random.IntN(30)))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -96,8 +100,11 @@ func TestStricter(t *testing.T) {
 		return r
 	}
 	for _, r := range []struct{ a, b, want record }{
-		{of(effectBlock, 0, 5), of(effectEpoch, 9, 7), of(effectBlock, 0, 5)},
-		{of(effectEpoch, 9, 5), of(effectEpoch, 8, 7), of(effectEpoch, 9, 5)},
+		{of(effectBlock, 0, 5), of(effectEpoch, 9, 7), of(effectBlock, 0, 7)},
+		{of(effectBlock, 0, 7), of(effectEpoch, 9, 5), of(effectBlock, 0, 7)},
+		{of(effectBlock, 0, 7), of(effectEpoch, 9, 0), of(effectBlock, 0, 0)},
+		{of(effectEpoch, 9, 5), of(effectEpoch, 8, 7), of(effectEpoch, 9, 7)},
+		{of(effectEpoch, 9, 0), of(effectEpoch, 8, 7), of(effectEpoch, 9, 0)},
 		{of(effectBlock, 0, 5), of(effectBlock, 0, 7), of(effectBlock, 0, 7)},
 		{of(effectBlock, 0, 5), of(effectBlock, 0, 0), of(effectBlock, 0, 0)},
 	} {
