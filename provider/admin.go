@@ -27,11 +27,13 @@ import (
 type Admin struct {
 	store  storage.Store
 	ring   func(context.Context) (*keys.Ring, error)
+	sealer func(context.Context) (*keys.Sealer, error)
 	policy Policy
 	now    func() time.Time
 	actor  string
 	issuer string
 
+	schedule   keys.Schedule
 	mustChange bool
 }
 
@@ -40,11 +42,14 @@ type AdminConfig struct {
 	Store storage.Store
 	// Ring returns the current keys. It is called only to make a client
 	// secret, so that other commands need no key-encryption key.
-	Ring   func(context.Context) (*keys.Ring, error)
-	Policy Policy
-	Now    func() time.Time // the clock all replicas share
-	Actor  string           // who is acting, for the audit log: "operator", a sub or a client_id
-	Issuer string           // refused as a resource; "" when not known
+	Ring func(context.Context) (*keys.Ring, error)
+	// Sealer returns what opens the keys. It is called only to change those.
+	Sealer   func(context.Context) (*keys.Sealer, error)
+	Schedule keys.Schedule
+	Policy   Policy
+	Now      func() time.Time // the clock all replicas share
+	Actor    string           // who is acting, for the audit log: "operator", a sub or a client_id
+	Issuer   string           // refused as a resource; "" when not known
 	// MustChange lets whoever gets a password here choose their own at the next
 	// sign-in, because the one who set it knows it.
 	MustChange bool
@@ -52,7 +57,7 @@ type AdminConfig struct {
 
 // NewAdmin returns an Admin.
 func NewAdmin(c AdminConfig) *Admin {
-	return &Admin{store: c.Store, ring: c.Ring, policy: c.Policy, now: c.Now, actor: c.Actor, issuer: c.Issuer, mustChange: c.MustChange}
+	return &Admin{store: c.Store, ring: c.Ring, sealer: c.Sealer, schedule: c.Schedule, policy: c.Policy, now: c.Now, actor: c.Actor, issuer: c.Issuer, mustChange: c.MustChange}
 }
 
 // The audit events of administration, a closed list.

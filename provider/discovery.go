@@ -153,17 +153,18 @@ func (p *Provider) Metadata(w http.ResponseWriter, r *http.Request) {
 }
 
 // JWKS serves the public keys (RFC 7517 §5). It answers from memory even
-// while the database is away: keys are published long before they sign.
+// while the database is away, because keys are published long before they
+// sign; but not for so long that a key may sign by then which is not in it.
 func (p *Provider) JWKS(w http.ResponseWriter, r *http.Request) {
 	s := p.registry.current.Load()
-	if s == nil {
+	if s == nil || p.now().Sub(time.UnixMilli(s.asOf.Load())) > p.keeper.Schedule.JWKSGood(p.policy.JWKSMaxAge) {
 		p.writeError(w, r, unavailable(nil))
 		return
 	}
 	s.jwks.serve(w, r)
 }
 
-func jwksDocument(ring *keys.Ring) *document {
+func jwksDocument(ring *keys.Ring, maxAge time.Duration) *document {
 	body, etag := ring.JWKS()
-	return newDocument(body, etag, "application/jwk-set+json", keys.JWKSMaxAge)
+	return newDocument(body, etag, "application/jwk-set+json", maxAge)
 }

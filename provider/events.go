@@ -16,6 +16,7 @@ const (
 	eventSessionEnded     = "session.ended"
 	eventPasswordChanged  = "user.password_changed"
 	eventInvitationUsed   = "user.invitation_used"
+	eventKey              = "key." // and what happened to it: a keys.EventName
 )
 
 // Origin is where a request came from, for the audit log.

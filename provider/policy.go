@@ -57,6 +57,11 @@ type Policy struct {
 	// database's, MaxClockOffset how far off it may be and still issue.
 	ClockPoll      time.Duration
 	MaxClockOffset time.Duration
+	// JWKSMaxAge is how long the JWK Set may be cached. It bounds how long others
+	// go on trusting a compromised key.
+	JWKSMaxAge time.Duration
+	// KeysEvery is how often, at the least, the lives of keys are looked after.
+	KeysEvery time.Duration
 	// PruneEvery is how often expired rows are looked for.
 	PruneEvery time.Duration
 
@@ -108,6 +113,8 @@ func DefaultPolicy() Policy {
 		RegistryMaxAge:         time.Second,
 		ClockPoll:              10 * time.Second,
 		MaxClockOffset:         2 * time.Second,
+		JWKSMaxAge:             15 * time.Minute,
+		KeysEvery:              time.Minute,
 		PruneEvery:             time.Minute,
 		MaxScopes:              50,
 		MaxScopeBytes:          2 << 10,

@@ -20,7 +20,8 @@ import (
 	"github.com/signet-oidc/signet/storage"
 )
 
-// Config is what a Provider is made of. All fields but FeedScope are required.
+// Config is what a Provider is made of. All fields but Schedule and FeedScope
+// are required.
 type Config struct {
 	Issuer Issuer
 	Store  storage.Store
@@ -29,6 +30,8 @@ type Config struct {
 	// first start makes keys for each.
 	Algorithms []string
 	Policy     Policy
+	// Schedule is the life of a key; the zero value means keys.DefaultSchedule.
+	Schedule keys.Schedule
 	// FeedScope is what an access token needs to read the revocation feed; ""
 	// leaves it open to anybody.
 	FeedScope string
@@ -48,6 +51,7 @@ type Provider struct {
 	now        func() time.Time
 	fosite     *fosite.Fosite
 	registry   *registry
+	keeper     *keys.Keeper
 	clock      *clock
 	throttle   *throttle
 	hashing    *hashGate
@@ -69,7 +73,10 @@ type Provider struct {
 // what the first requests need; it fails when the database does not answer
 // or the keys cannot be opened.
 func New(ctx context.Context, cfg Config) (*Provider, error) {
-	if err := keys.Ensure(ctx, cfg.Store, cfg.Sealer, cfg.Now(), keys.DefaultSchedule(), cfg.Algorithms); err != nil {
+	if cfg.Schedule == (keys.Schedule{}) {
+		cfg.Schedule = keys.DefaultSchedule()
+	}
+	if err := cfg.Schedule.Validate(cfg.Policy.JWKSMaxAge, max(cfg.Policy.MaxAccessTokenLifetime, cfg.Policy.IDTokenLifetime)); err != nil {
 		return nil, fmt.Errorf("keys: %w", err)
 	}
 	p := &Provider{
@@ -87,6 +94,13 @@ func New(ctx context.Context, cfg Config) (*Provider, error) {
 
 		largeTokens: newCache[string, time.Time](cfg.Policy.CachedClients),
 	}
+	if err := p.clock.measure(ctx); err != nil {
+		return nil, err
+	}
+	p.keeper = &keys.Keeper{Store: cfg.Store, Sealer: cfg.Sealer, Schedule: cfg.Schedule, Algorithms: cfg.Algorithms, Record: p.recordKey}
+	if _, err := p.keeper.Advance(ctx, p.sharedNow()); err != nil {
+		return nil, fmt.Errorf("keys: %w", err)
+	}
 	p.registry = &registry{store: cfg.Store, sealer: cfg.Sealer, clock: p.clock, policy: cfg.Policy, now: cfg.Now, log: cfg.Log}
 	if err := p.claimIssuer(ctx); err != nil {
 		return nil, err
@@ -94,9 +108,6 @@ func New(ctx context.Context, cfg Config) (*Provider, error) {
 	p.fosite = p.composeFosite()
 	p.metrics = newMetrics(cfg.Metrics, p.registry, p.clock, p.now)
 	p.metadata = p.newMetadata()
-	if err := p.clock.measure(ctx); err != nil {
-		return nil, err
-	}
 	if err := p.registry.refresh(ctx); err != nil {
 		return nil, err
 	}
@@ -176,11 +187,13 @@ func (refuseFetches) Resolve(context.Context, string, bool) (*jose.JSONWebKeySet
 }
 
 // Run does what goes on in the background until ctx ends: it follows changes
-// other processes make and the revocation log, watches the clock and removes expired rows.
+// other processes make and the revocation log, watches the clock, carries keys
+// through their lives and removes expired rows.
 func (p *Provider) Run(ctx context.Context) {
 	var group sync.WaitGroup
 	group.Go(func() { p.registry.run(ctx) })
 	group.Go(func() { p.clock.run(ctx) })
+	group.Go(func() { p.keepKeys(ctx) })
 	group.Go(func() { p.prune(ctx) })
 	group.Go(func() { p.feed.Run(ctx) })
 	group.Wait()
@@ -188,7 +201,14 @@ func (p *Provider) Run(ctx context.Context) {
 
 // Ready returns why this replica should get no requests now, or nil.
 func (p *Provider) Ready(ctx context.Context) error {
-	if _, err := p.registry.view(ctx); err != nil {
+	v, err := p.registry.view(ctx)
+	if err != nil {
+		return err
+	}
+	if err := v.ring.Altered(); err != nil {
+		return err
+	}
+	if err := v.ring.CanSign(p.keeper.Algorithms, p.now()); err != nil {
 		return err
 	}
 	return p.clock.check()

@@ -120,7 +120,10 @@ func (r *registry) read(ctx context.Context, version int64, now time.Time) (*sna
 	if err != nil {
 		return nil, fmt.Errorf("keys: %w", err)
 	}
-	s.ring, s.jwks = ring, jwksDocument(ring)
+	s.ring, s.jwks = ring, jwksDocument(ring, r.policy.JWKSMaxAge)
+	if err := ring.Altered(); err != nil {
+		r.log.Error("a key in the database is not as it was written: it is not used, and this replica takes no requests until it is gone", "cause", err.Error())
+	}
 
 	const pageSize = 500
 	for after := ""; ; {

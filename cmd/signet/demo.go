@@ -188,6 +188,9 @@ func loopback(host string, port uint16) string {
 // what people need of them, and returns the shop's secret.
 func (a *app) seed(ctx context.Context, store storage.Store, cfg Config, d *demo) (shopSecret string, err error) {
 	i := &instance{Store: store, app: a, db: cfg.Database, kek: cfg.KEK, demo: true}
+	if i.policy, i.schedule, err = lifetimes(); err != nil {
+		return "", "", err
+	}
 	admin := i.Admin()
 	if _, err := admin.CreateRole(ctx, storage.Role{Name: demoRole}); err != nil {
 		return "", err

@@ -28,6 +28,9 @@ type instance struct {
 	demo   bool          // the passwords made here are for whoever tries it out
 	issuer string        // "" before the first serve
 	offset time.Duration // of the database's clock against this machine's
+
+	policy   provider.Policy
+	schedule keys.Schedule
 }
 
 // open opens the database the settings name, or reports every fault in them.
@@ -57,6 +60,10 @@ func (a *app) connect(ctx context.Context, admit func(databaseURL) error) (*inst
 		return nil, err
 	}
 	i := &instance{Store: store, app: a, db: db, kek: kek}
+	if i.policy, i.schedule, err = lifetimes(); err != nil {
+		i.Close()
+		return nil, err
+	}
 	now, err := store.Now(ctx)
 	if err != nil {
 		i.Close()
@@ -68,6 +75,13 @@ func (a *app) connect(ctx context.Context, admit func(databaseURL) error) (*inst
 		return nil, fmt.Errorf("settings: %w", err)
 	}
 	return i, nil
+}
+
+// lifetimes returns how long things last.
+func lifetimes() (provider.Policy, keys.Schedule, error) {
+	policy, schedule := provider.DefaultPolicy(), keys.DefaultSchedule()
+	err := hurry(&policy, &schedule)
+	return policy, schedule, err
 }
 
 // mustExist refuses a SQLite file that is not there.
@@ -106,7 +120,7 @@ func (i *instance) Close() { _ = i.Store.Close() }
 // Admin returns what the operator may do.
 func (i *instance) Admin() *provider.Admin {
 	return provider.NewAdmin(provider.AdminConfig{
-		Store: i.Store, Ring: i.ring, Policy: provider.DefaultPolicy(), Now: i.Now, Actor: "operator", Issuer: i.issuer,
+		Store: i.Store, Ring: i.ring, Sealer: i.sealer, Policy: i.policy, Schedule: i.schedule, Now: i.Now, Actor: "operator", Issuer: i.issuer,
 		MustChange: !i.demo,
 	})
 }
@@ -114,11 +128,11 @@ func (i *instance) Admin() *provider.Admin {
 // ring opens the keys, and makes those that hash client secrets if the
 // database is new; signing keys are left to serve.
 func (i *instance) ring(ctx context.Context) (*keys.Ring, error) {
-	sealer, err := i.app.openSealer(ctx, i.db, i.kek, i.Store)
+	sealer, err := i.sealer(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if err := keys.Ensure(ctx, i.Store, sealer, i.Now(), keys.DefaultSchedule(), nil); err != nil {
+	if err := keys.Ensure(ctx, i.Store, sealer, i.Now(), i.schedule, nil); err != nil {
 		return nil, fmt.Errorf("keys: %w", err)
 	}
 	ring, err := keys.Load(ctx, i.Store, sealer, i.Now())
@@ -126,6 +140,10 @@ func (i *instance) ring(ctx context.Context) (*keys.Ring, error) {
 		return nil, fmt.Errorf("keys: %w", err)
 	}
 	return ring, nil
+}
+
+func (i *instance) sealer(ctx context.Context) (*keys.Sealer, error) {
+	return i.app.openSealer(ctx, i.db, i.kek, i.Store)
 }
 
 // openStore opens the database and holds its schema to this program's: SQLite

@@ -139,10 +139,13 @@ func (a *app) start(ctx context.Context, cfg Config) (_ *running, err error) {
 	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	policy := provider.DefaultPolicy()
+	policy, schedule, err := lifetimes()
+	if err != nil {
+		return nil, err
+	}
 	now := func() time.Time { return time.Now().UTC() }
 	p, err := provider.New(ctx, provider.Config{
-		Issuer: cfg.Issuer, Store: s.store, Sealer: sealer, Algorithms: keys.Algorithms(), Policy: policy,
+		Issuer: cfg.Issuer, Store: s.store, Sealer: sealer, Algorithms: keys.Algorithms(), Policy: policy, Schedule: schedule,
 		FeedScope: cfg.FeedScope,
 		Outbound:  provider.NewOutbound(cfg.OutboundAllow),
 		Metrics:   registry, Log: a.log, Now: now,

@@ -44,10 +44,6 @@ func secretPurposes() []string {
 // hintMemory is how long a removed key still tells that an ID token was ours.
 const hintMemory = 365 * 24 * time.Hour
 
-// JWKSMaxAge is how long the JWK Set may be cached. It bounds how long others
-// go on trusting a compromised key.
-const JWKSMaxAge = 15 * time.Minute
-
 // Ring is the key material as it stood when it was loaded. It is immutable and
 // safe for concurrent use. Which key signs is decided afresh by each Sign from
 // the times in the rows; the JWK Set, the keys Verify accepts and the current
@@ -60,6 +56,7 @@ type Ring struct {
 	jwks      []byte
 	etag      string
 	next      time.Time
+	altered   error
 }
 
 // slot is a place that one signing key after the other takes.
@@ -104,7 +101,7 @@ func Load(ctx context.Context, store storage.Reader, sealer *Sealer, now time.Ti
 		return nil, fmt.Errorf("signing keys: %w", err)
 	}
 	var secrets []storage.SealedSecret
-	for _, purpose := range secretPurposes() {
+	for _, purpose := range append(secretPurposes(), purposeRows) {
 		s, err := store.SealedSecrets(ctx, purpose)
 		if err != nil {
 			return nil, fmt.Errorf("sealed secrets: %w", err)
@@ -122,8 +119,21 @@ func newRing(ctx context.Context, rows []storage.SigningKey, secrets []storage.S
 		secrets:   make(map[string]*secretKeys),
 		next:      time.UnixMilli(math.MaxInt64),
 	}
+	i := slices.IndexFunc(secrets, func(s storage.SealedSecret) bool { return s.Purpose == purposeRows })
+	if i < 0 {
+		return nil, errors.New("the database has nothing that authenticates keys: it was never prepared")
+	}
+	macs, err := openRowMACs(ctx, secrets[i], sealer)
+	if err != nil {
+		return nil, err
+	}
+	var altered []error
 	set := jose.JSONWebKeySet{Keys: []jose.JSONWebKey{}}
 	for _, row := range rows {
+		if err := macs.checkKey(row); err != nil {
+			altered = append(altered, err)
+			continue
+		}
 		if gone(row, now) {
 			if row.Purpose != PurposeToken || state(row, now) == StateCompromised || ended(row.RemoveAt.Add(hintMemory), now) {
 				continue
@@ -156,16 +166,23 @@ func newRing(ctx context.Context, rows []storage.SigningKey, secrets []storage.S
 		})
 	}
 	for _, s := range secrets {
+		if s.Purpose == purposeRows {
+			continue
+		}
+		if err := macs.checkSecret(s); err != nil {
+			altered = append(altered, err)
+			continue
+		}
 		if err := r.addSecretKey(ctx, s, sealer, now); err != nil {
 			return nil, fmt.Errorf("sealed secret %s: %w", s.ID, err)
 		}
 	}
 	for _, purpose := range secretPurposes() {
 		if m := r.secrets[purpose]; m == nil || m.current == "" {
-			return nil, fmt.Errorf("the database has no %s key: it was never prepared", purpose)
+			return nil, errors.Join(append(altered, fmt.Errorf("the database has no %s key: it was never prepared", purpose))...)
 		}
 	}
-	var err error
+	r.altered = errors.Join(altered...)
 	if r.jwks, err = json.Marshal(set); err != nil {
 		return nil, fmt.Errorf("JWK Set: %w", err)
 	}
@@ -246,6 +263,21 @@ func (r *Ring) changesAt(now time.Time, times ...time.Time) {
 // moments of a poll does no harm: keys are published hours before they sign
 // and removed hours after, and Sign goes by the clock, not by the ring.
 func (r *Ring) NextChange() time.Time { return r.next }
+
+// Altered returns ErrAltered with every row that was left out of the ring
+// because it is not as it was written, or nil.
+func (r *Ring) Altered() error { return r.altered }
+
+// CanSign returns ErrNoKey if at now no key may sign tokens with one of the
+// algorithms, or the revocation feed.
+func (r *Ring) CanSign(algs []string, now time.Time) error {
+	for _, s := range slots(algs) {
+		if r.signing(s, now) == nil {
+			return fmt.Errorf("%w for %s", ErrNoKey, s)
+		}
+	}
+	return nil
+}
 
 // signing returns the key whose turn it is, or nil.
 func (r *Ring) signing(s slot, now time.Time) *key {

@@ -36,12 +36,23 @@ type firstRows struct {
 
 // newRows makes them once: an RSA key takes its time.
 var newRows = sync.OnceValues(func() (firstRows, error) {
-	pairs, secrets, err := makeMissing(context.Background(), inventory{}, testSealer(), testNow, DefaultSchedule(), Algorithms())
-	rows := firstRows{secrets: secrets}
-	for _, pair := range pairs {
-		rows.keys = append(rows.keys, pair[:]...)
+	k := Keeper{Sealer: testSealer(), Schedule: DefaultSchedule(), Algorithms: Algorithms()}
+	have := inventory{sealer: k.Sealer}
+	want, err := k.decide(have, testNow, func(*draft) error { return nil })
+	if err != nil {
+		return firstRows{}, err
 	}
-	return rows, err
+	made, err := k.make(context.Background(), have, want, testNow)
+	if err != nil {
+		return firstRows{}, err
+	}
+	for i := range want.keys {
+		err = errors.Join(err, made.complete(&want.keys[i]))
+	}
+	for i := range want.secrets {
+		err = errors.Join(err, made.completeSecret(&want.secrets[i]))
+	}
+	return firstRows{keys: want.keys, secrets: append(want.secrets, *made.rows, *made.canary)}, err
 })
 
 // testRows returns a copy that the test may change.
@@ -54,8 +65,31 @@ func testRows(t testing.TB) firstRows {
 	return firstRows{slices.Clone(rows.keys), secrets}
 }
 
+// authenticated computes the MACs anew, as the program does when it changes a row.
+func (rows firstRows) authenticated(t testing.TB) firstRows {
+	t.Helper()
+	i := slices.IndexFunc(rows.secrets, func(s storage.SealedSecret) bool { return s.Purpose == purposeRows })
+	if i < 0 {
+		return rows
+	}
+	s := rows.secrets[i]
+	secret, err := testSealer().Open(t.Context(), sealedSecretIdentity(s), Sealed{s.Sealed, s.WrappedDEK, s.KEKID})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := rowMACs{secret}
+	for i := range rows.keys {
+		rows.keys[i].MAC = m.ofKey(rows.keys[i])
+	}
+	for i := range rows.secrets {
+		rows.secrets[i].MAC = m.ofSecret(rows.secrets[i])
+	}
+	return rows
+}
+
 func (rows firstRows) ring(t testing.TB, now time.Time) *Ring {
 	t.Helper()
+	rows = rows.authenticated(t)
 	ring, err := newRing(t.Context(), rows.keys, rows.secrets, testSealer(), now)
 	if err != nil {
 		t.Fatal(err)
@@ -165,8 +199,8 @@ func TestKeyLifeByTime(t *testing.T) {
 		compromiseFirst  bool
 		compromiseSecond bool
 	}{
-		{name: "a moment before they exist", at: testNow.Add(-clockAllowance - 1)},
-		{name: "on a clock that is behind", at: testNow.Add(-clockAllowance), signer: "first", published: []string{"first", "second"}},
+		{name: "a moment before they exist", at: testNow.Add(-s.Allowance - 1)},
+		{name: "on a clock that is behind", at: testNow.Add(-s.Allowance), signer: "first", published: []string{"first", "second"}},
 		{name: "at once", at: testNow, signer: "first", published: []string{"first", "second"}},
 		{name: "last moment of the first", at: switchAt.Add(-1), signer: "first", published: []string{"first", "second"}},
 		{name: "first moment of the second", at: switchAt, signer: "second", published: []string{"first", "second"}},
@@ -472,6 +506,7 @@ func TestLoadRefusesRowsThatDoNotHoldTogether(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			rows := testRows(t)
 			tt.change(&rows)
+			rows = rows.authenticated(t)
 			ring, err := newRing(t.Context(), rows.keys, rows.secrets, testSealer(), testNow)
 			if err == nil || ring != nil {
 				t.Fatal("loaded")
@@ -504,8 +539,8 @@ func TestMAC(t *testing.T) {
 	}
 
 	// A successor takes over; what the old one made stays good until it is removed.
-	successor, err := newSealedSecret(t.Context(), PurposeClientSecret, testSealer(), testNow.Add(2*time.Hour))
-	if err != nil {
+	successor := storage.SealedSecret{Purpose: PurposeClientSecret, UseFrom: testNow.Add(2 * time.Hour), CreatedAt: testNow}
+	if err := newSealedSecret(t.Context(), &successor, testSealer()); err != nil {
 		t.Fatal(err)
 	}
 	old := &rows.secrets[0]

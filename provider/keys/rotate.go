@@ -2,49 +2,51 @@ package keys
 
 import (
 	"context"
-	"crypto"
-	"crypto/x509"
-	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"sync"
+	"slices"
 	"time"
 
 	"github.com/signet-oidc/signet/storage"
 )
 
-// Schedule says how long a signing key spends in each state.
+// Schedule says how long a key spends in each state.
 type Schedule struct {
 	// PublishAhead is how long a key is published before it signs, so that
-	// whoever caches the JWK Set has it by then.
+	// whoever caches the JWK Set has it by then; and how long a symmetric key is
+	// in the database before it is used, so that every replica has it by then.
 	PublishAhead time.Duration
 	// Sign is how long a key signs.
 	Sign time.Duration
 	// Retire is how long a key stays published after it last signed, so that
 	// all it signed has expired by then.
 	Retire time.Duration
+	// Secret is how long a symmetric key makes new values before its successor
+	// is made.
+	Secret time.Duration
+	// Allowance is how far the clocks of replicas may be apart, and what they
+	// know of the database behind it. The first keys are dated back by it, so
+	// that a replica which is a moment behind may sign with them as well, and
+	// private halves are destroyed that much after their time.
+	Allowance time.Duration
 }
-
-// shortestWait is the least time a key is published before and after it signs:
-// the JWK Set's max-age, or the longest life of an access token, and a minute
-// for clocks and half a minute for replicas to notice.
-const shortestWait = 17 * time.Minute
 
 // DefaultSchedule suits verifiers that cache a JWK Set for up to a day.
 func DefaultSchedule() Schedule {
-	return Schedule{PublishAhead: 24 * time.Hour, Sign: 30 * 24 * time.Hour, Retire: 24 * time.Hour}
+	const day = 24 * time.Hour
+	return Schedule{PublishAhead: day, Sign: 30 * day, Retire: day, Secret: 90 * day, Allowance: time.Minute}
 }
 
-// Validate reports every way in which tokens could be refused because their
-// key is not known yet, or no longer.
-func (s Schedule) Validate() error {
+// Validate reports every way in which tokens that live so long could be
+// refused because their key is not known yet, or no longer, to somebody who
+// caches the JWK Set so long.
+func (s Schedule) Validate(maxAge, tokenLifetime time.Duration) error {
 	var faults []error
-	if s.PublishAhead < shortestWait {
-		faults = append(faults, fmt.Errorf("a key must be published at least %v before it signs, not %v", shortestWait, s.PublishAhead))
+	if least := maxAge + 2*s.Allowance; s.PublishAhead < least {
+		faults = append(faults, fmt.Errorf("a key must be published at least %v before it signs, not %v", least, s.PublishAhead))
 	}
-	if s.Retire < shortestWait {
-		faults = append(faults, fmt.Errorf("a key must stay published at least %v after it signed, not %v", shortestWait, s.Retire))
+	if least := tokenLifetime + 2*s.Allowance; s.Retire < least {
+		faults = append(faults, fmt.Errorf("a key must stay published at least %v after it signed, not %v", least, s.Retire))
 	}
 	if s.Sign < s.PublishAhead {
 		faults = append(faults, fmt.Errorf("a key must sign at least as long (%v) as its successor is published ahead (%v)", s.Sign, s.PublishAhead))
@@ -52,24 +54,28 @@ func (s Schedule) Validate() error {
 	return errors.Join(faults...)
 }
 
-// clockAllowance is how far the clocks of replicas may be apart when the first
-// keys are made: these are dated back by it, so that a replica which is a
-// moment behind may sign with them as well.
-const clockAllowance = time.Minute
+// JWKSGood is how long what a replica read may be published: by then somebody
+// who still has it, cached as long as maxAge says, knows every key that signs.
+func (s Schedule) JWKSGood(maxAge time.Duration) time.Duration {
+	return s.PublishAhead - maxAge - s.Allowance
+}
 
-// firstKeys sets the times of the very first key of an algorithm, which signs
-// at once, and of its successor.
-func (s Schedule) firstKeys(pair *[2]storage.SigningKey, now time.Time) {
-	active, next := &pair[0], &pair[1]
-	active.PublishAt = now.Add(-clockAllowance)
-	active.SignFrom = active.PublishAt
-	active.SignUntil = now.Add(s.Sign)
-	active.RemoveAt = active.SignUntil.Add(s.Retire)
-
-	next.PublishAt = active.PublishAt
-	next.SignFrom = active.SignUntil
-	next.SignUntil = next.SignFrom.Add(s.Sign)
-	next.RemoveAt = next.SignUntil.Add(s.Retire)
+// KeptFor returns how long a symmetric key of the purpose goes on verifying
+// after it made its last value: as long as that value may be presented.
+func KeptFor(purpose string) time.Duration {
+	const day = 24 * time.Hour
+	switch purpose {
+	case PurposeGrant:
+		return 31 * day // the idle life of a refresh token, whose retry needs the key as well
+	case PurposeDevice:
+		return 366 * day // the life of the cookie
+	case PurposeFlow:
+		return 2 * day // an hour, the life of a flow
+	default:
+		// Secrets of clients live for years: a key of theirs goes when no
+		// secret in the database is hashed with it, and never before this.
+		return day
+	}
 }
 
 // State is where a signing key stands in its life.
@@ -121,6 +127,210 @@ func inUse(s storage.SealedSecret, now time.Time) bool {
 	return begun(s.UseFrom, now) && !ended(s.UseUntil, now) && !ended(s.RemoveAt, now)
 }
 
+// signsFrom moves a key's time to sign to the given one.
+func (s Schedule) signsFrom(k *storage.SigningKey, at time.Time) {
+	k.SignFrom = at
+	s.signsUntil(k, at.Add(s.Sign))
+}
+
+// signsAtOnce is signsFrom now on, on a clock that is behind as well.
+func (s Schedule) signsAtOnce(k *storage.SigningKey, now time.Time) {
+	k.SignFrom = now.Add(-s.Allowance)
+	s.signsUntil(k, now.Add(s.Sign))
+}
+
+func (s Schedule) signsUntil(k *storage.SigningKey, at time.Time) {
+	k.SignUntil, k.RemoveAt = at, at.Add(s.Retire)
+}
+
+func destroyPrivate(k *storage.SigningKey) { k.SealedPrivate, k.WrappedDEK, k.KEKID = nil, nil, "" }
+
+// mayYetSign reports whether the key signs or will.
+func mayYetSign(k storage.SigningKey, now time.Time) bool {
+	st := state(k, now)
+	return (st == StateActive || st == StateNext) && (k.KID == "" || len(k.SealedPrivate) > 0)
+}
+
+// draft is what the key tables are to become. Rows without an id are new ones,
+// whose keys are made later.
+type draft struct {
+	keys    []storage.SigningKey
+	secrets []storage.SealedSecret
+}
+
+// of returns the keys of a slot that sign or will, the next last.
+func (d *draft) of(place slot, now time.Time) []*storage.SigningKey {
+	var list []*storage.SigningKey
+	for i := range d.keys {
+		if slotOf(d.keys[i]) == place && mayYetSign(d.keys[i], now) {
+			list = append(list, &d.keys[i])
+		}
+	}
+	slices.SortStableFunc(list, func(a, b *storage.SigningKey) int { return a.SignFrom.Compare(b.SignFrom) })
+	return list
+}
+
+// advance does what time demands: each slot has a key that signs and exactly
+// one that is next, published from the moment the one before it signs; private
+// halves go when they have signed for the last time, and rows when nothing
+// they prove is of use. used are the keys that client secrets are hashed with.
+func (d *draft) advance(s Schedule, places []slot, used []string, now time.Time) {
+	d.keys = slices.DeleteFunc(d.keys, func(k storage.SigningKey) bool {
+		end := k.RemoveAt
+		if !k.CompromisedAt.IsZero() {
+			end = k.CompromisedAt
+		}
+		return !end.IsZero() && ended(end.Add(hintMemory), now)
+	})
+	for i := range d.keys {
+		if k := &d.keys[i]; len(k.SealedPrivate) > 0 && !k.SignUntil.IsZero() && ended(k.SignUntil.Add(s.Allowance), now) {
+			destroyPrivate(k)
+		}
+	}
+	for _, place := range places {
+		d.fill(s, place, now)
+	}
+	for _, purpose := range secretPurposes() {
+		d.succeed(s, purpose, used, now)
+	}
+}
+
+// fill gives a slot the keys it lacks.
+func (d *draft) fill(s Schedule, place slot, now time.Time) {
+	list := d.of(place, now)
+	if len(list) == 0 {
+		// Nobody waits for it, so it need not be known before it signs.
+		k := storage.SigningKey{Alg: place.alg, Purpose: place.purpose, PublishAt: now.Add(-s.Allowance), CreatedAt: now}
+		s.signsAtOnce(&k, now)
+		d.keys = append(d.keys, k)
+		list = d.of(place, now)
+	}
+	if first := list[0]; !begun(first.SignFrom, now) {
+		s.signsAtOnce(first, now) // it is published, and nothing else can sign
+	}
+	last := list[len(list)-1]
+	if !begun(last.SignFrom, now) {
+		return
+	}
+	if ready := now.Add(s.PublishAhead); last.SignUntil.Before(ready) {
+		s.signsUntil(last, ready) // its successor is late
+	}
+	// Of a slot's first two keys both are published from the start.
+	k := storage.SigningKey{Alg: place.alg, Purpose: place.purpose, PublishAt: now, CreatedAt: now}
+	if last.KID == "" {
+		k.PublishAt = last.PublishAt
+	}
+	s.signsFrom(&k, last.SignUntil)
+	d.keys = append(d.keys, k)
+}
+
+// succeed gives a purpose the symmetric keys it lacks.
+func (d *draft) succeed(s Schedule, purpose string, used []string, now time.Time) {
+	d.secrets = slices.DeleteFunc(d.secrets, func(k storage.SealedSecret) bool {
+		switch {
+		case k.Purpose != purpose:
+			return false
+		case purpose == PurposeClientSecret:
+			return !k.UseUntil.IsZero() && ended(k.UseUntil.Add(KeptFor(purpose)), now) && !slices.Contains(used, k.ID)
+		}
+		return ended(k.RemoveAt, now)
+	})
+	var newest *storage.SealedSecret
+	for i := range d.secrets {
+		k := &d.secrets[i]
+		if k.Purpose == purpose && !ended(k.UseUntil, now) && (newest == nil || newest.UseFrom.Before(k.UseFrom)) {
+			newest = k
+		}
+	}
+	successor := storage.SealedSecret{Purpose: purpose, UseFrom: now.Add(-s.Allowance), CreatedAt: now}
+	if newest != nil {
+		if !newest.UseUntil.IsZero() || !ended(newest.UseFrom.Add(s.Secret), now) {
+			return
+		}
+		successor.UseFrom = now.Add(s.PublishAhead)
+		newest.UseUntil = successor.UseFrom
+		if purpose != PurposeClientSecret {
+			newest.RemoveAt = newest.UseUntil.Add(KeptFor(purpose))
+		}
+	}
+	d.secrets = append(d.secrets, successor)
+}
+
+// nextDue returns the first time after now at which advance may find something
+// to do.
+func (d *draft) nextDue(s Schedule, now time.Time) time.Time {
+	next := now.Add(hintMemory)
+	note := func(at time.Time, later time.Duration) {
+		if at = at.Add(later); at.After(now) && at.Before(next) {
+			next = at
+		}
+	}
+	for _, k := range d.keys {
+		note(k.SignFrom, 0)
+		note(k.SignUntil, s.Allowance)
+		note(k.RemoveAt, hintMemory)
+	}
+	for _, k := range d.secrets {
+		note(k.UseFrom, s.Secret)
+		note(k.RemoveAt, 0)
+	}
+	return next
+}
+
+// TooEarlyError says that the next keys are not published long enough to sign.
+type TooEarlyError struct{ Ready time.Time }
+
+func (e *TooEarlyError) Error() string {
+	return "the next keys are not published long enough: some who cache the JWK Set may not have them before " + e.Ready.UTC().Format(time.RFC3339)
+}
+
+// rotate lets each slot's next key sign at once where everybody has it: it was
+// published as long ahead as the schedule says, or ever since there are keys.
+// TooEarlyError when that is so nowhere.
+func (d *draft) rotate(s Schedule, places []slot, now time.Time) error {
+	var beginning, ready time.Time
+	for _, k := range d.keys {
+		if beginning.IsZero() || k.PublishAt.Before(beginning) {
+			beginning = k.PublishAt
+		}
+	}
+	rotated := false
+	for _, place := range places {
+		list := d.of(place, now)
+		if len(list) < 2 || !begun(list[0].SignFrom, now) {
+			continue // advance sees to it
+		}
+		active, next := list[0], list[1]
+		if at := next.PublishAt.Add(s.PublishAhead); next.PublishAt.After(beginning) && at.After(now) {
+			if ready.IsZero() || at.Before(ready) {
+				ready = at
+			}
+			continue
+		}
+		s.signsUntil(active, now)
+		s.signsFrom(next, now)
+		rotated = true
+	}
+	if !rotated && !ready.IsZero() {
+		return &TooEarlyError{ready}
+	}
+	return nil
+}
+
+// compromise takes a key out of use for good. Its successor, which is
+// published already, signs at once; see fill. ErrNotFound.
+func (d *draft) compromise(kid string, now time.Time) error {
+	i := slices.IndexFunc(d.keys, func(k storage.SigningKey) bool { return k.KID == kid })
+	if i < 0 {
+		return fmt.Errorf("signing key %q: %w", kid, storage.ErrNotFound)
+	}
+	if k := &d.keys[i]; k.CompromisedAt.IsZero() {
+		k.CompromisedAt = now
+		destroyPrivate(k)
+	}
+	return nil
+}
+
 // begun and ended follow storage's rule that the zero time is "not yet" for a
 // beginning and "never" for an end.
 func begun(at, now time.Time) bool { return !at.IsZero() && !now.Before(at) }
@@ -153,220 +363,4 @@ func List(ctx context.Context, store storage.Reader, now time.Time) ([]KeyInfo, 
 		}
 	}
 	return list, nil
-}
-
-// The canary is a known text, sealed when the database is new: a
-// key-encryption key that does not open it is not this database's.
-const (
-	purposeCanary = "canary"
-	canaryText    = "signet canary v1"
-)
-
-// Ensure makes the keys that the database lacks: for each algorithm that has
-// none left to sign tokens with, and for the revocation feed (not when algs is
-// empty), one that signs at once and its successor, already published; the MAC
-// keys; and the canary. Where nothing is lacking it writes
-// nothing. Of any number of processes that call it at once one makes the keys.
-// ErrWrongKEK when the database was sealed with another key-encryption key:
-// then nothing is made, for new keys in place of unreadable ones would be an
-// outage that looks like success.
-func Ensure(ctx context.Context, store storage.Store, sealer *Sealer, now time.Time, schedule Schedule, algs []string) error {
-	have, err := takeInventory(ctx, store, sealer)
-	if err != nil {
-		return err
-	}
-	for _, s := range have.secrets[purposeCanary] {
-		text, err := sealer.Open(ctx, sealedSecretIdentity(s), Sealed{s.Sealed, s.WrappedDEK, s.KEKID})
-		if err != nil {
-			return fmt.Errorf("canary: %w", err)
-		}
-		if string(text) != canaryText {
-			return fmt.Errorf("canary: %w: it opens to something else", ErrWrongKEK)
-		}
-	}
-	// Made before the transaction: an RSA key takes too long to hold a lock for.
-	pairs, secrets, err := makeMissing(ctx, have, sealer, now, schedule, algs)
-	if err != nil {
-		return err
-	}
-	if len(pairs) == 0 && len(secrets) == 0 {
-		return nil
-	}
-	return store.Update(ctx, func(ctx context.Context, tx storage.Tx) error {
-		if err := tx.LockRegistry(ctx); err != nil {
-			return fmt.Errorf("lock registry: %w", err)
-		}
-		// Somebody may have been first, and with another key-encryption key.
-		have, err := takeInventory(ctx, tx, sealer)
-		if err != nil {
-			return err
-		}
-		for _, pair := range pairs {
-			if !have.lacksKeys(slotOf(pair[0]), now) {
-				continue
-			}
-			for _, k := range pair {
-				if err := tx.CreateSigningKey(ctx, k); err != nil {
-					return fmt.Errorf("create signing key: %w", err)
-				}
-			}
-		}
-		for _, s := range secrets {
-			if !have.lacksSecret(s.Purpose, now) {
-				continue
-			}
-			if err := tx.CreateSealedSecret(ctx, s); err != nil {
-				return fmt.Errorf("create sealed secret: %w", err)
-			}
-		}
-		return nil
-	})
-}
-
-// inventory is what the database holds of everything Ensure makes.
-type inventory struct {
-	keys    []storage.SigningKey
-	secrets map[string][]storage.SealedSecret // by purpose
-}
-
-// takeInventory reads the rows, and returns ErrWrongKEK if one of them was
-// sealed with a key-encryption key that the sealer does not have.
-func takeInventory(ctx context.Context, r storage.Reader, sealer *Sealer) (inventory, error) {
-	inv := inventory{secrets: make(map[string][]storage.SealedSecret)}
-	var err error
-	if inv.keys, err = r.SigningKeys(ctx); err != nil {
-		return inv, fmt.Errorf("signing keys: %w", err)
-	}
-	for _, k := range inv.keys {
-		if len(k.SealedPrivate) == 0 {
-			continue
-		}
-		if _, err := sealer.kek(k.KEKID); err != nil {
-			return inv, fmt.Errorf("signing key %s: %w", k.KID, err)
-		}
-	}
-	for _, purpose := range sealedPurposes() {
-		rows, err := r.SealedSecrets(ctx, purpose)
-		if err != nil {
-			return inv, fmt.Errorf("sealed secrets: %w", err)
-		}
-		for _, s := range rows {
-			if _, err := sealer.kek(s.KEKID); err != nil {
-				return inv, fmt.Errorf("sealed secret %s: %w", s.ID, err)
-			}
-		}
-		inv.secrets[purpose] = rows
-	}
-	return inv, nil
-}
-
-func sealedPurposes() []string { return append(secretPurposes(), purposeCanary) }
-
-func (inv inventory) lacksKeys(place slot, now time.Time) bool {
-	for _, k := range inv.keys {
-		if s := state(k, now); slotOf(k) == place && (s == StateActive || s == StateNext) {
-			return false
-		}
-	}
-	return true
-}
-
-func (inv inventory) lacksSecret(purpose string, now time.Time) bool {
-	for _, s := range inv.secrets[purpose] {
-		if !ended(s.UseUntil, now) && !ended(s.RemoveAt, now) {
-			return false
-		}
-	}
-	return true
-}
-
-// makeMissing makes, without touching the database, a pair of signing keys for
-// each slot that lacks them, first the active one and then the next, and
-// a secret for each purpose that lacks one. Keys are made side by side.
-func makeMissing(ctx context.Context, have inventory, sealer *Sealer, now time.Time, schedule Schedule, algs []string) ([][2]storage.SigningKey, []storage.SealedSecret, error) {
-	var lacking []slot
-	for _, s := range slots(algs) {
-		if have.lacksKeys(s, now) {
-			lacking = append(lacking, s)
-		}
-	}
-	pairs := make([][2]storage.SigningKey, len(lacking))
-	faults := make([]error, 2*len(lacking))
-	var wg sync.WaitGroup
-	for i, s := range lacking {
-		schedule.firstKeys(&pairs[i], now)
-		for j := range pairs[i] {
-			wg.Go(func() {
-				faults[2*i+j] = newSigningKey(ctx, &pairs[i][j], s, sealer, now)
-			})
-		}
-	}
-	wg.Wait()
-	if err := errors.Join(faults...); err != nil {
-		return nil, nil, err
-	}
-	var secrets []storage.SealedSecret
-	for _, purpose := range sealedPurposes() {
-		if !have.lacksSecret(purpose, now) {
-			continue
-		}
-		s, err := newSealedSecret(ctx, purpose, sealer, now)
-		if err != nil {
-			return nil, nil, err
-		}
-		secrets = append(secrets, s)
-	}
-	return pairs, secrets, nil
-}
-
-// newSigningKey makes a key pair and fills in all of the row but its times.
-func newSigningKey(ctx context.Context, k *storage.SigningKey, s slot, sealer *Sealer, now time.Time) error {
-	private, err := newPrivateKey(s.alg)
-	if err != nil {
-		return fmt.Errorf("make %s key: %w", s, err)
-	}
-	if err := sealSigningKey(ctx, k, private, s, sealer); err != nil {
-		return fmt.Errorf("make %s key: %w", s, err)
-	}
-	k.CreatedAt = now
-	return nil
-}
-
-func sealSigningKey(ctx context.Context, k *storage.SigningKey, private crypto.Signer, s slot, sealer *Sealer) error {
-	kid, err := thumbprint(private.Public())
-	if err != nil {
-		return err
-	}
-	public, err := json.Marshal(publicJWK(private.Public(), kid, s.alg))
-	if err != nil {
-		return fmt.Errorf("public JWK: %w", err)
-	}
-	der, err := x509.MarshalPKCS8PrivateKey(private)
-	if err != nil {
-		return fmt.Errorf("private key: %w", err)
-	}
-	k.KID, k.Alg, k.Purpose, k.PublicJWK = kid, s.alg, s.purpose, string(public)
-	sealed, err := sealer.Seal(ctx, signingKeyIdentity(*k), der)
-	if err != nil {
-		return err
-	}
-	k.SealedPrivate, k.WrappedDEK, k.KEKID = sealed.Ciphertext, sealed.WrappedDEK, sealed.KEKID
-	return nil
-}
-
-func newSealedSecret(ctx context.Context, purpose string, sealer *Sealer, now time.Time) (storage.SealedSecret, error) {
-	s := storage.SealedSecret{Purpose: purpose, UseFrom: now.Add(-clockAllowance), CreatedAt: now}
-	plaintext := []byte(canaryText)
-	if purpose == purposeCanary {
-		s.ID = purposeCanary
-	} else {
-		s.ID = base64.RawURLEncoding.EncodeToString(randomBytes(8))
-		plaintext = randomBytes(32)
-	}
-	sealed, err := sealer.Seal(ctx, sealedSecretIdentity(s), plaintext)
-	if err != nil {
-		return s, fmt.Errorf("make %s secret: %w", purpose, err)
-	}
-	s.Sealed, s.WrappedDEK, s.KEKID = sealed.Ciphertext, sealed.WrappedDEK, sealed.KEKID
-	return s, nil
 }

@@ -2,66 +2,11 @@ package keys
 
 import (
 	"encoding/json"
-	"math/rand/v2"
-	"strings"
 	"testing"
 	"time"
 
 	"github.com/signet-oidc/signet/storage"
 )
-
-func TestScheduleValidate(t *testing.T) {
-	if err := DefaultSchedule().Validate(); err != nil {
-		t.Error(err)
-	}
-	err := Schedule{PublishAhead: 16 * time.Minute, Sign: time.Minute, Retire: 0}.Validate()
-	if err == nil || strings.Count(err.Error(), "\n") != 2 {
-		t.Errorf("three faults, reported: %v", err)
-	}
-}
-
-// For any valid schedule: at every time until the second key's end exactly one
-// key signs; the second was published a JWK Set's age before; and each stays
-// published while what it signed may be valid.
-func TestFirstKeysLeaveNoGap(t *testing.T) {
-	rng := rand.New(rand.NewPCG(3, 4))
-	between := func(least, most time.Duration) time.Duration {
-		return least + time.Duration(rng.Int64N(int64(most-least))).Truncate(time.Millisecond)
-	}
-	for range 500 {
-		s := Schedule{PublishAhead: between(shortestWait, 48*time.Hour), Retire: between(shortestWait, 48*time.Hour)}
-		s.Sign = between(s.PublishAhead, s.PublishAhead+60*24*time.Hour)
-		if err := s.Validate(); err != nil {
-			t.Fatal(err)
-		}
-		var pair [2]storage.SigningKey
-		s.firstKeys(&pair, testNow)
-
-		end := pair[1].SignUntil
-		times := []time.Time{testNow, pair[0].SignUntil.Add(-1), pair[0].SignUntil, end.Add(-1)}
-		for range 50 {
-			times = append(times, testNow.Add(between(0, end.Sub(testNow))))
-		}
-		for _, at := range times {
-			var signing []int
-			for i, k := range pair {
-				if signs(k, at) {
-					signing = append(signing, i)
-				}
-			}
-			if len(signing) != 1 {
-				t.Fatalf("%d keys sign at %v under %+v", len(signing), at, s)
-			}
-			k := pair[signing[0]]
-			if signing[0] == 1 && !published(k, at.Add(-shortestWait)) {
-				t.Fatalf("signs at %v and was not published in time under %+v", at, s)
-			}
-			if !published(k, at.Add(shortestWait)) {
-				t.Fatalf("signs at %v and is gone before the token expires under %+v", at, s)
-			}
-		}
-	}
-}
 
 func TestState(t *testing.T) {
 	hour := func(h int) time.Time { return testNow.Add(time.Duration(h) * time.Hour) }
@@ -93,7 +38,7 @@ func TestKeyInfoIsWhatTheCommandLinePrints(t *testing.T) {
 }
 
 func TestUnknownAlgorithmMakesNoKey(t *testing.T) {
-	if _, _, err := makeMissing(t.Context(), inventory{}, testSealer(), testNow, DefaultSchedule(), []string{ES256, "HS256"}); err == nil {
+	if err := newSigningKey(t.Context(), &storage.SigningKey{Alg: "HS256", Purpose: PurposeToken}, testSealer()); err == nil {
 		t.Error("made")
 	}
 }

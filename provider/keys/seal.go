@@ -84,6 +84,33 @@ func (s *Sealer) Open(ctx context.Context, identity string, v Sealed) ([]byte, e
 	return plaintext, nil
 }
 
+// rewrap returns v with its data key wrapped by the primary key-encryption key.
+func (s *Sealer) rewrap(ctx context.Context, identity string, v Sealed) (Sealed, error) {
+	kek, err := s.kek(v.KEKID)
+	if err != nil {
+		return Sealed{}, err
+	}
+	dek, err := kek.Unwrap(ctx, v.WrappedDEK, []byte(identity))
+	if err != nil {
+		return Sealed{}, fmt.Errorf("unwrap the data key with key-encryption key %s: %w", v.KEKID, err)
+	}
+	if v.WrappedDEK, err = s.Primary.Wrap(ctx, dek, []byte(identity)); err != nil {
+		return Sealed{}, fmt.Errorf("wrap with key-encryption key %s: %w", s.Primary.ID(), err)
+	}
+	v.KEKID = s.Primary.ID()
+	return v, nil
+}
+
+// sealingWith returns a sealer that seals with the key of this id and opens
+// whatever s opens; ErrWrongKEK when s has no such key.
+func (s *Sealer) sealingWith(id string) (*Sealer, error) {
+	kek, err := s.kek(id)
+	if err != nil || kek == s.Primary {
+		return s, err
+	}
+	return &Sealer{Primary: kek, Previous: s.Primary}, nil
+}
+
 // kek returns the key with this id, or ErrWrongKEK.
 func (s *Sealer) kek(id string) (KEK, error) {
 	given := s.Primary.ID()

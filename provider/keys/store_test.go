@@ -186,7 +186,7 @@ func TestLaterStartWritesNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 		before := version(t, store)
-		for _, days := range []int{0, 1, 29, 30, 59} {
+		for _, days := range []int{0, 1, 29} { // nothing is due
 			if err := ensure(t, store, testSealer(), testNow.AddDate(0, 0, days), ES256, EdDSA); err != nil {
 				t.Fatal(err)
 			}
@@ -222,46 +222,155 @@ func TestEnsureMakesOnlyWhatIsMissing(t *testing.T) {
 			if got := states(t, store, tt.now); fmt.Sprint(got) != fmt.Sprint(tt.want) {
 				t.Errorf("%s: got %v, want %v", tt.name, got, tt.want)
 			}
-			if n := secretRows(t, store); n != len(sealedPurposes()) {
-				t.Errorf("%s: %d sealed secrets", tt.name, n)
+			want := len(sealedPurposes())
+			if tt.now.Year() > testNow.Year() {
+				want += len(secretPurposes()) // their successors
+			}
+			if n := secretRows(t, store); n != want {
+				t.Errorf("%s: %d sealed secrets, want %d", tt.name, n, want)
 			}
 		}
 	})
 }
 
-// A database from before there was a feed gets its keys, and nothing else new.
-func TestOlderDatabaseGetsTheFeedsKeys(t *testing.T) {
+// older writes what the release before authenticated rows left behind.
+func older(t *testing.T, store storage.Store, change func(*firstRows)) {
+	t.Helper()
+	made, err := newRows()
+	if err != nil {
+		t.Fatal(err)
+	}
+	active, next := testRows(t).of(ES256)
+	rows := firstRows{keys: []storage.SigningKey{*active, *next}}
+	for _, s := range made.secrets {
+		if s.Purpose != purposeRows {
+			rows.secrets = append(rows.secrets, s)
+		}
+	}
+	for i := range rows.keys {
+		rows.keys[i].MAC = nil
+	}
+	for i := range rows.secrets {
+		rows.secrets[i].MAC = nil
+	}
+	if change != nil {
+		change(&rows)
+	}
+	err = store.Update(t.Context(), func(ctx context.Context, tx storage.Tx) error {
+		var faults []error
+		for _, k := range rows.keys {
+			faults = append(faults, tx.CreateSigningKey(ctx, k))
+		}
+		for _, s := range rows.secrets {
+			faults = append(faults, tx.CreateSealedSecret(ctx, s))
+		}
+		return errors.Join(faults...)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A database of the release before gets the feed's keys and MACs, once; its
+// keys stay. Any number of processes may do it at once.
+func TestOlderDatabaseIsAdopted(t *testing.T) {
 	onEachEngine(t, func(t *testing.T, open func() storage.Store) {
 		store := open()
-		older := testRows(t)
-		active, next := older.of(ES256)
-		secrets, err := newRows()
-		if err != nil {
-			t.Fatal(err)
+		older(t, store, nil)
+		if _, err := Load(t.Context(), store, testSealer(), testNow); err == nil {
+			t.Error("loaded before it was adopted")
 		}
-		err = store.Update(t.Context(), func(ctx context.Context, tx storage.Tx) error {
-			fault := errors.Join(tx.CreateSigningKey(ctx, *active), tx.CreateSigningKey(ctx, *next))
-			for _, s := range secrets.secrets {
-				fault = errors.Join(fault, tx.CreateSealedSecret(ctx, s))
-			}
-			return fault
-		})
-		if err != nil {
-			t.Fatal(err)
+		var wg sync.WaitGroup
+		for range 8 {
+			store := open()
+			wg.Go(func() {
+				if err := ensure(t, store, testSealer(), testNow, ES256); err != nil {
+					t.Error(err)
+				}
+			})
 		}
-		if err := ensure(t, store, testSealer(), testNow, ES256); err != nil {
-			t.Fatal(err)
-		}
+		wg.Wait()
 		want := map[string]int{"ES256 token active": 1, "ES256 token next": 1, "ES256 feed active": 1, "ES256 feed next": 1}
 		if got := states(t, store, testNow); fmt.Sprint(got) != fmt.Sprint(want) {
 			t.Errorf("got %v", got)
 		}
 		ring, err := Load(t.Context(), store, testSealer(), testNow)
-		if err != nil {
-			t.Fatal(err)
+		if err != nil || ring.Altered() != nil {
+			t.Fatal(err, ring.Altered())
 		}
 		if _, err := ring.SignFeed("revocation-heartbeat+jwt", testClaims, testNow); err != nil {
 			t.Error(err)
+		}
+		token, err := testRing(t).Sign(ES256, typAccess, testClaims, testNow)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := ring.Verify(token, typAccess); err != nil {
+			t.Errorf("what was signed before: %v", err)
+		}
+		before := version(t, store)
+		if err := ensure(t, store, testSealer(), testNow, ES256); err != nil || version(t, store) != before {
+			t.Errorf("adopted again: %v", err)
+		}
+	})
+}
+
+// Adoption lets nothing in that was not made with the key-encryption key, and
+// taking away what authenticates rows does not bring it back.
+func TestAdoptionAdmitsNoStrangersKey(t *testing.T) {
+	stranger := func(t *testing.T) storage.SigningKey {
+		k := storage.SigningKey{Alg: ES256, Purpose: PurposeToken, PublishAt: testNow, SignFrom: testNow, SignUntil: testNow.Add(time.Hour), RemoveAt: testNow.Add(2 * time.Hour), CreatedAt: testNow}
+		if err := newSigningKey(t.Context(), &k, &Sealer{Primary: testKEK(9)}); err != nil {
+			t.Fatal(err)
+		}
+		return k
+	}
+	onEachEngine(t, func(t *testing.T, open func() storage.Store) {
+		for _, tt := range []struct {
+			name   string
+			change func(*firstRows)
+		}{
+			{"public half only", func(rows *firstRows) {
+				k := stranger(t)
+				destroyPrivate(&k)
+				rows.keys = append(rows.keys, k)
+			}},
+			{"sealed with another key under our key's name", func(rows *firstRows) {
+				k := stranger(t)
+				k.KEKID = testKEK(1).ID()
+				rows.keys = append(rows.keys, k)
+			}},
+			{"a MAC, but nothing to check it with", func(rows *firstRows) { rows.keys[0].MAC = []byte{1} }},
+			{"a secret of theirs", func(rows *firstRows) { rows.secrets[0].Sealed = rows.secrets[1].Sealed }},
+		} {
+			store := open()
+			clear := func() {
+				err := store.Update(t.Context(), func(ctx context.Context, tx storage.Tx) error {
+					have, err := takeInventory(ctx, tx, testSealer())
+					if err != nil {
+						return err
+					}
+					for _, k := range have.keys {
+						err = errors.Join(err, tx.DeleteSigningKey(ctx, k.KID))
+					}
+					for _, s := range slices.Concat(have.secrets, have.canary, have.rows) {
+						err = errors.Join(err, tx.DeleteSealedSecret(ctx, s.ID))
+					}
+					return err
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			clear()
+			older(t, store, tt.change)
+			before := version(t, store)
+			if err := ensure(t, store, testSealer(), testNow, ES256); err == nil {
+				t.Errorf("%s: admitted", tt.name)
+			}
+			if version(t, store) != before {
+				t.Errorf("%s: something was written", tt.name)
+			}
 		}
 	})
 }
@@ -305,13 +414,13 @@ func TestCanaryThatDoesNotOpenStopsTheStart(t *testing.T) {
 	onEachEngine(t, func(t *testing.T, open func() storage.Store) {
 		store := open()
 		// The id is the right one, the key behind it is not.
-		canary, err := newSealedSecret(t.Context(), purposeCanary, testSealer(), testNow)
-		if err != nil {
+		canary := storage.SealedSecret{Purpose: purposeCanary, UseFrom: testNow, CreatedAt: testNow}
+		if err := newSealedSecret(t.Context(), &canary, testSealer()); err != nil {
 			t.Fatal(err)
 		}
 		canary.Sealed = bytes.Clone(canary.Sealed)
 		canary.Sealed[len(canary.Sealed)-1] ^= 1
-		err = store.Update(t.Context(), func(ctx context.Context, tx storage.Tx) error {
+		err := store.Update(t.Context(), func(ctx context.Context, tx storage.Tx) error {
 			return tx.CreateSealedSecret(ctx, canary)
 		})
 		if err != nil {
