@@ -189,7 +189,7 @@ func loopback(host string, port uint16) string {
 func (a *app) seed(ctx context.Context, store storage.Store, cfg Config, d *demo) (shopSecret string, err error) {
 	i := &instance{Store: store, app: a, db: cfg.Database, kek: cfg.KEK, demo: true}
 	if i.policy, i.schedule, err = lifetimes(); err != nil {
-		return "", "", err
+		return "", err
 	}
 	admin := i.Admin()
 	if _, err := admin.CreateRole(ctx, storage.Role{Name: demoRole}); err != nil {
