@@ -69,6 +69,9 @@ func explain(err error) *failure {
 		return &failure{status: exitUnavailable, code: "schema_newer", message: err.Error()}
 	case errors.Is(err, keys.ErrWrongKEK):
 		return &failure{status: exitUnavailable, code: "wrong_key", message: err.Error(), fix: "give the key-encryption key this database was made with (--kek-file)"}
+	case errors.Is(err, keys.ErrAltered):
+		return &failure{status: exitUnavailable, code: "altered", message: oneLine(err.Error()),
+			fix: "somebody else can write to the database; delete those rows once you know how, or restore a backup"}
 	case errors.As(err, &parse):
 		return &failure{status: exitUsage, code: "usage", message: parse.Error(), fix: fmt.Sprintf("`%s --help` shows how", helpPath(parse))}
 	default:

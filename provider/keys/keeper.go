@@ -547,14 +547,18 @@ func (inv inventory) follows(earlier inventory) bool {
 
 // newSigningKey makes a key pair for a row that has all but that.
 func newSigningKey(ctx context.Context, k *storage.SigningKey, sealer *Sealer) error {
-	private, err := newPrivateKey(k.Alg)
-	if err == nil {
-		err = sealSigningKey(ctx, k, private, sealer)
+	for {
+		private, err := newPrivateKey(k.Alg)
+		if err == nil {
+			err = sealSigningKey(ctx, k, private, sealer)
+		}
+		if err != nil {
+			return fmt.Errorf("make %s key: %w", slotOf(*k), err)
+		}
+		if k.KID[0] != '-' { // on a command line that would be a flag
+			return nil
+		}
 	}
-	if err != nil {
-		return fmt.Errorf("make %s key: %w", slotOf(*k), err)
-	}
-	return nil
 }
 
 func sealSigningKey(ctx context.Context, k *storage.SigningKey, private crypto.Signer, sealer *Sealer) error {
