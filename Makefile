@@ -1,7 +1,7 @@
 # What a contributor needs. `make` alone lists the targets.
 
 .DEFAULT_GOAL := help
-.PHONY: help build check deps generate test bench load screenshots demo clean
+.PHONY: help build check deps generate test proof bench load screenshots demo clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -21,6 +21,9 @@ deps:
 test: deps check ## everything, under the race detector, on both databases
 	@go run ./storage/storagetest/pg -nosync -- \
 		go run ./.ci/gotest -race -count=1 -timeout 10m -p 2 ./... ./.ci/gotest
+
+proof: ## the claims about running servers, at length: 1,000 rounds of 64 at once, 500 kills
+	@go run ./storage/storagetest/pg -- go test ./conformance/proof -long -v -timeout 3h
 
 bench: ## the benchmarks of docs/performance.md
 	go run ./storage/storagetest/pg -- go test -run '^$$' -bench . -benchmem ./...

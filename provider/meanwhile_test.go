@@ -62,12 +62,27 @@ func (t *meanwhileTx) CreateSession(ctx context.Context, s storage.Session) erro
 	return t.Tx.CreateSession(ctx, s)
 }
 
+// RedeemCode implements storage.Tx.
+func (t *meanwhileTx) RedeemCode(ctx context.Context, id string, now time.Time, r storage.Redemption) error {
+	t.m.now()
+	return t.Tx.RedeemCode(ctx, id, now, r)
+}
+
+// RotateGrant implements storage.Tx.
+func (t *meanwhileTx) RotateGrant(ctx context.Context, id string, from int64, now time.Time, keyID string, idleEnd time.Time) error {
+	t.m.now()
+	return t.Tx.RotateGrant(ctx, id, from, now, keyID, idleEnd)
+}
+
 // replica is another server over the house's database, in which things happen
 // in the middle of a transaction.
 func (h *house) replica() (*house, *meanwhile) {
 	h.t.Helper()
 	m := &meanwhile{Store: h.store}
 	other := &house{t: h.t, admin: h.admin, store: m, secret: h.secret}
+	// It compares its clock with the database's, which no test moves.
+	ahead := h.ahead.Swap(0)
+	defer h.ahead.Store(ahead)
 	var err error
 	other.p, err = New(h.t.Context(), Config{
 		Issuer: h.p.issuer, Store: m, Sealer: h.p.registry.sealer, Algorithms: keys.Algorithms(), Policy: h.p.policy, Outbound: NewOutbound(nil),
@@ -77,45 +92,61 @@ func (h *house) replica() (*house, *meanwhile) {
 	return other, m
 }
 
+// ending ends what a person has given.
+type ending struct {
+	name string
+	do   func(ctx context.Context, h *house, victim *SignedIn) error
+	undo func(ctx context.Context, h *house) error
+}
+
+func endings() []ending {
+	nothing := func(context.Context, *house) error { return nil }
+	return []ending{
+		{"password changed by its person, elsewhere", func(ctx context.Context, h *house, victim *SignedIn) error {
+			_, err := h.p.ChangePassword(ctx, victim, housePassword, "another quiet heron", "192.0.2.1")
+			return err
+		}, func(ctx context.Context, h *house) error {
+			_, err := h.admin.SetPassword(ctx, "ann", housePassword)
+			return err
+		}},
+		{"password set by an operator", func(ctx context.Context, h *house, victim *SignedIn) error {
+			_, err := h.admin.SetPassword(ctx, "ann", housePassword)
+			return err
+		}, nothing},
+		{"consent withdrawn", func(ctx context.Context, h *house, victim *SignedIn) error {
+			if err := h.p.WithdrawApp(ctx, victim, "shop"); !errors.Is(err, storage.ErrNotFound) {
+				return err
+			}
+			return nil
+		}, nothing},
+		{"user disabled", func(ctx context.Context, h *house, victim *SignedIn) error {
+			_, err := h.admin.DisableUser(ctx, "ann")
+			return err
+		}, func(ctx context.Context, h *house) error {
+			_, err := h.admin.EnableUser(ctx, "ann")
+			return err
+		}},
+		{"client disabled", func(ctx context.Context, h *house, victim *SignedIn) error {
+			_, err := h.admin.DisableClient(ctx, "shop")
+			return err
+		}, func(ctx context.Context, h *house) error {
+			_, err := h.admin.EnableClient(ctx, "shop")
+			return err
+		}},
+		{"user deleted", func(ctx context.Context, h *house, victim *SignedIn) error {
+			_, err := h.admin.DeleteUser(ctx, "ann")
+			return err
+		}, func(ctx context.Context, h *house) error { return h.createAnn(ctx) }},
+	}
+}
+
 // What ends a person's access ends also what is being made of it at that very
 // moment, on another replica.
 func TestAccessEndsWhileItIsGiven(t *testing.T) {
-	type change struct {
-		name string
-		do   func(ctx context.Context, h *house, victim *SignedIn) error
-		undo func(ctx context.Context, h *house) error
-	}
 	onBothHouses(t, nil, func(t *testing.T, h *house) {
 		ctx := t.Context()
 		replica, m := h.replica()
-		changes := []change{
-			{"password changed by its person, elsewhere", func(ctx context.Context, h *house, victim *SignedIn) error {
-				_, err := h.p.ChangePassword(ctx, victim, housePassword, "another quiet heron", "192.0.2.1")
-				return err
-			}, func(ctx context.Context, h *house) error {
-				_, err := h.admin.SetPassword(ctx, "ann", housePassword)
-				return err
-			}},
-			{"password set by an operator", func(ctx context.Context, h *house, victim *SignedIn) error {
-				_, err := h.admin.SetPassword(ctx, "ann", housePassword)
-				return err
-			}, nil},
-			{"consent withdrawn", func(ctx context.Context, h *house, victim *SignedIn) error {
-				if err := h.p.WithdrawApp(ctx, victim, "shop"); !errors.Is(err, storage.ErrNotFound) {
-					return err
-				}
-				return nil
-			}, nil},
-			{"user disabled", func(ctx context.Context, h *house, victim *SignedIn) error {
-				_, err := h.admin.DisableUser(ctx, "ann")
-				return err
-			}, nil},
-			{"user deleted", func(ctx context.Context, h *house, victim *SignedIn) error {
-				_, err := h.admin.DeleteUser(ctx, "ann")
-				return err
-			}, nil},
-		}
-		for _, c := range changes {
+		for _, c := range endings() {
 			victim, thief := h.signIn("ann"), h.signIn("ann")
 			done := make(chan error, 1)
 			m.happens = func() { done <- c.do(ctx, h, victim) }
@@ -132,14 +163,52 @@ func TestAccessEndsWhileItIsGiven(t *testing.T) {
 					t.Errorf("%s while a code is issued: the code is redeemed", c.name)
 				}
 			}
-			if c.undo != nil {
-				must(t, c.undo(ctx, h))
-			}
-			if c.name == "user disabled" {
-				_, err := h.admin.EnableUser(ctx, "ann")
-				must(t, err)
-			}
+			must(t, c.undo(ctx, h))
 			h.settle()
+		}
+	})
+}
+
+// F19: a code or refresh token that is used at the very moment when access ends
+// is refused, or what it gave is dead.
+func TestAccessEndsWhileItIsUsed(t *testing.T) {
+	onBothHouses(t, nil, func(t *testing.T, h *house) {
+		h.quick()
+		ctx := t.Context()
+		replica, m := h.replica()
+		for _, c := range endings() {
+			for _, refresh := range []bool{false, true} {
+				victim := h.signIn("ann")
+				code := h.code(victim)
+				use := func() reply { return replica.redeem(code) }
+				if refresh {
+					token := h.redeem(code).member("refresh_token")
+					use = func() reply { return replica.refresh(token) }
+				}
+				done := make(chan error, 1)
+				m.happens = func() { done <- c.do(ctx, h, victim) }
+				r := use()
+				if m.happens != nil {
+					t.Fatalf("%s, refresh %t: refused before anything happened: %v", c.name, refresh, r.json)
+				}
+				must(t, <-done)
+				h.settle()
+				if r.status == http.StatusOK {
+					if h.refresh(r.member("refresh_token")).status == http.StatusOK {
+						t.Errorf("%s, refresh %t: the refresh token is good", c.name, refresh)
+					}
+					if h.userInfo(r.member("access_token")).status == http.StatusOK {
+						t.Errorf("%s, refresh %t: the access token is good", c.name, refresh)
+					}
+				} else if r.member("error") != "invalid_grant" {
+					t.Errorf("%s, refresh %t: %d %v", c.name, refresh, r.status, r.json)
+				}
+				must(t, c.undo(ctx, h))
+				h.settle()
+				if r.status == http.StatusOK && h.userInfo(r.member("access_token")).status == http.StatusOK {
+					t.Errorf("%s, refresh %t: the access token is good again", c.name, refresh)
+				}
+			}
 		}
 	})
 }
