@@ -55,6 +55,14 @@
 // ending changes the truth that refresh, introspection and userinfo read, and
 // appends what offline verifiers have to know, in one transaction.
 //
+// # A revocation, from the event to an API
+//
+// The entry that an ending appends (revocation/log.go) is found by every
+// replica, told by the database or within a second (revocation/feed.go), signed
+// once (revocation/message.go) and sent to the verifiers that follow (feed.go);
+// those that start read a snapshot (revocation/snapshot.go). Verifiers that know
+// nothing of this read a status list (statuslist.go), made from the truth.
+//
 // What an operator does to clients, resources, roles and users is in
 // admin*.go: each change, its entry in the revocation log and its audit event
 // are one transaction.

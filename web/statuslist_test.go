@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/zlib"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -14,8 +15,10 @@ import (
 
 	"github.com/go-jose/go-jose/v4"
 
+	"github.com/signet-oidc/signet/migrations"
 	"github.com/signet-oidc/signet/provider"
 	"github.com/signet-oidc/signet/storage"
+	"github.com/signet-oidc/signet/verify"
 )
 
 // listed returns what the status list says of the token (Token Status List
@@ -196,4 +199,32 @@ func TestStatusIndexesAreDistinct(t *testing.T) {
 			seen[place] = true
 		}
 	})
+}
+
+// The package verify judges by the list, where that is all it is to follow.
+func TestVerifyReadsStatusLists(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, openStore(t, migrations.SQLite), options{})
+	secret := s.people()
+	s.listStatus(true)
+	v, err := verify.New(t.Context(), s.issuer, ordersURI, verify.WithStatusList(), verify.WithLogger(s.logger))
+	if err != nil {
+		t.Fatal(err)
+	}
+	tokens := s.redeem(secret, s.browser().consents(ada, password, "openid profile offline_access orders:read"))
+	token := tokens.member("access_token")
+	for end := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
+		if _, err = v.Verify(t.Context(), token); err == nil {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal(err)
+		}
+	}
+	s.revokeToken("shop", secret, tokens.member("refresh_token"))
+	for end := time.Now().Add(patience); !errors.Is(err, verify.ErrRevoked); time.Sleep(100 * time.Millisecond) {
+		if _, err = v.Verify(t.Context(), token); time.Now().After(end) {
+			t.Fatalf("after the revocation: %v", err)
+		}
+	}
 }
