@@ -196,7 +196,11 @@ func TestNothingToStealAtRest(t *testing.T) {
 			"access token": again.member("access_token"), "ID token": again.member("id_token"),
 		} {
 			raw := []byte(nil)
-			if b64, err := base64.RawURLEncoding.DecodeString(value[strings.LastIndexAny(value, "._")+1:]); err == nil && len(b64) >= 48 {
+			text := value[strings.LastIndexByte(value, '.')+1:] // of a JWT its signature
+			if strings.HasPrefix(text, "sg") && text[3] == '_' {
+				text = text[4:]
+			}
+			if b64, err := base64.RawURLEncoding.DecodeString(text); err == nil && len(b64) >= 32 {
 				raw = b64[len(b64)-24:] // the random or computed part; what comes before may be an id
 			}
 			for where, text := range map[string]string{"database": dump, "log": s.log.String()} {
