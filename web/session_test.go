@@ -126,7 +126,7 @@ func TestSignInAddress(t *testing.T) {
 			fields.Set("username", ada)
 			fields.Set("password", password)
 			a := s.send(http.MethodPost, strings.TrimPrefix(action, s.url), fields.Encode(), "Content-Type", formType, "Sec-Fetch-Site", "same-origin",
-				"Cookie", b.bindingName()+"="+b.cookie("browser"), "X-Forwarded-For", "203.0.113.99", "X-Forwarded-For", "evil, 198.51.100.7",
+				"Cookie", b.bindingName()+"="+b.cookie("browser"), "X-Forwarded-For", "evil, 203.0.113.99", "X-Forwarded-For", "198.51.100.7",
 				"Forwarded", "for=203.0.113.98", "X-Real-IP", "203.0.113.97", "True-Client-IP", "203.0.113.96")
 			if a.status != http.StatusSeeOther {
 				t.Fatalf("%d %s", a.status, a.body)
