@@ -1,7 +1,7 @@
 # What a contributor needs. `make` alone lists the targets.
 
 .DEFAULT_GOAL := help
-.PHONY: help build check deps generate test proof bench load screenshots demo clean
+.PHONY: help build check deps generate test proof bench load figures screenshots demo clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
