@@ -10,6 +10,7 @@ import (
 	"math"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -52,6 +53,7 @@ type demo struct {
 	User           demoPerson  `json:"user"`
 	PublicClientID string      `json:"public_client_id"`
 	Service        demoAccount `json:"service"`
+	Database       string      `json:"database"` // for the operator's commands
 }
 
 type demoPerson struct {
@@ -91,12 +93,14 @@ func (c *demoCmd) Run(ctx context.Context, a *app) (err error) {
 		Issuer:    "http://localhost:" + port,
 		OrdersURL: "http://" + listeners[1].Addr().String(), StorefrontURL: "http://" + listeners[2].Addr().String(),
 	}
+	database := filepath.Join(dir, "signet.db")
+	d.Database = (&url.URL{Scheme: "sqlite", Path: database}).String()
 	issuer, err := provider.ParseIssuer(d.Issuer)
 	if err != nil {
 		return err
 	}
 	cfg := Config{
-		Database: databaseURL{sqlite: filepath.Join(dir, "signet.db")}, KEK: kekSource{fd: -1},
+		Database: databaseURL{sqlite: database}, KEK: kekSource{fd: -1},
 		Issuer: issuer, Listen: address, AdminListen: "127.0.0.1:0", Drain: 2 * time.Second,
 	}
 	listeners[0].Close()
@@ -284,7 +288,7 @@ func (d demo) explain(w io.Writer) {
 
   1. Open the shop, sign in, allow it to act for you, order something.
   2. Open the account page and withdraw the shop's access.
-  3. Back in the shop, open your profile: it is refused, and says so.
+  3. Back in the shop, order something: the API refuses it, and the shop says so.
   4. Sign in again, and out: of the shop, and of the provider.
 
   In a terminal, as the service %[6]s. A token for it, and orders with it:
@@ -304,9 +308,21 @@ func (d demo) explain(w io.Writer) {
 
     echo $TOKEN | %[9]s token inspect --issuer %[2]s
 
+  Take it back, as an operator does, and within a second the API refuses it:
+
+    demo() { %[9]s "$@" --database %[10]s; }
+    demo revoke --client %[6]s
+    sleep 1; curl -i %[5]s/orders -H "Authorization: Bearer $TOKEN"
+
+  Change the signing keys, and nothing breaks. Give one up as if it were stolen:
+  its tokens are refused, apps get new ones, and nobody has to sign in again:
+
+    demo key rotate
+    demo key compromise "$(demo key list | awk '/ES256 +token +active/ {print $1}')"
+
   Your own code can sign in as the public client %[8]s: PKCE, no secret,
   http://127.0.0.1:PORT/callback with any port.
 
 `, d.StorefrontURL, d.Issuer, d.User.Username, d.User.Password, d.OrdersURL,
-		d.Service.ClientID, d.Service.ClientSecret, d.PublicClientID, signet)
+		d.Service.ClientID, d.Service.ClientSecret, d.PublicClientID, signet, d.Database)
 }

@@ -235,6 +235,7 @@ type demo struct {
 	StorefrontURL string `json:"storefront_url"`
 	OrdersURL     string `json:"orders_url"`
 	User          struct{ Username, Password string }
+	Database      string
 }
 
 func startDemo(t *testing.T, args ...string) (d demo) {

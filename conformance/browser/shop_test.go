@@ -1,6 +1,9 @@
 package browser
 
 import (
+	"encoding/json"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -77,3 +80,62 @@ func TestShop(t *testing.T) {
 		})
 	}
 }
+
+// Keys change under somebody who is signed in. Rotation is not noticed; of a
+// key that was given up every token is refused, and the shop gets another one
+// without asking anybody.
+func TestKeysChange(t *testing.T) {
+	t.Parallel()
+	d := startDemo(t)
+	operate := func(args ...string) (keys []signingKey) {
+		t.Helper()
+		cmd := exec.Command(filepath.Join(binaries, "signet"), append(args, "--json", "--database", d.Database)...)
+		out, err := cmd.Output()
+		var list struct{ Items []signingKey }
+		if err == nil {
+			err = json.Unmarshal(out, &list)
+		}
+		if err != nil {
+			t.Fatalf("signet %v: %v\n%s", args, err, out)
+		}
+		return list.Items
+	}
+	active := func(keys []signingKey) string {
+		t.Helper()
+		for _, k := range keys {
+			if k.Alg == "ES256" && k.Purpose == "token" && k.State == "active" {
+				return k.KID
+			}
+		}
+		t.Fatalf("no key signs: %+v", keys)
+		return ""
+	}
+	b := newTab(t)
+	b.open(d.StorefrontURL).click("sign-in").sees("login").types("username", d.User.Username).types("password", d.User.Password).click("submit")
+	b.sees("consent").click("allow").sees("sign-out").click("order-lamp").sees("placed")
+	first := active(operate("key", "list"))
+	second := active(operate("key", "rotate"))
+	if first == second {
+		t.Error("the key has not changed")
+	}
+	b.open(d.StorefrontURL).click("order-clock").sees("placed").reads("orders", "Wall clock")
+	for _, kid := range []string{first, second} {
+		if third := active(operate("key", "compromise", kid)); third == kid {
+			t.Errorf("%s still signs", kid)
+		}
+		// For the moment until the provider has heard of it, it signs with a key
+		// that is refused. Nobody is signed out over that.
+		deadline := time.Now().Add(soon)
+		for b.open(d.StorefrontURL + "/profile"); !b.has("sub"); b.open(d.StorefrontURL + "/profile") {
+			if !b.has("sign-out") || time.Now().After(deadline) {
+				t.Fatalf("with %s given up the shop is at %s", kid, b.address())
+			}
+		}
+		for range 3 {
+			b.open(d.StorefrontURL).click("order-bell").sees("placed")
+		}
+	}
+}
+
+// signingKey is a line of `signet key list`.
+type signingKey struct{ KID, Alg, Purpose, State string }
