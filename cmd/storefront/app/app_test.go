@@ -786,7 +786,7 @@ func TestOrdersThatAreNotPlaced(t *testing.T) {
 			t.Errorf("%s: %d", bad, b.status)
 		}
 	}
-	b.post("/orders", url.Values{"product": {strings.Repeat("x", maxForm)}})
+	b.post("/orders", url.Values{"product": {"lamp"}, "quantity": {"1"}, "padding": {strings.Repeat("x", maxForm)}})
 	if b.status != http.StatusBadRequest {
 		t.Errorf("too large: %d", b.status)
 	}
