@@ -103,16 +103,17 @@ func (c *demoCmd) Run(ctx context.Context, a *app) (err error) {
 		Database: databaseURL{sqlite: database}, KEK: kekSource{fd: -1},
 		Issuer: issuer, Listen: address, AdminListen: "127.0.0.1:0", Drain: 2 * time.Second,
 	}
+	// Before the provider starts: a running one notices within a second only.
+	shopSecret, err := a.seed(ctx, cfg, &d)
+	if err != nil {
+		return fmt.Errorf("register the samples: %w", err)
+	}
 	listeners[0].Close()
 	s, err := a.start(ctx, cfg)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.stop(cfg.Drain)) }()
-	shopSecret, err := a.seed(ctx, s.store, cfg, &d)
-	if err != nil {
-		return fmt.Errorf("register the samples: %w", err)
-	}
 	api, err := orders.New(ctx, orders.Config{
 		Issuer: d.Issuer, Audience: d.OrdersURL, Database: filepath.Join(dir, "orders.db"), Log: a.log,
 	})
@@ -190,8 +191,13 @@ func loopback(host string, port uint16) string {
 
 // seed registers the samples, as the README's commands do, writes down in d
 // what people need of them, and returns the shop's secret.
-func (a *app) seed(ctx context.Context, store storage.Store, cfg Config, d *demo) (shopSecret string, err error) {
+func (a *app) seed(ctx context.Context, cfg Config, d *demo) (shopSecret string, err error) {
+	store, err := a.openStore(ctx, cfg.Database, false)
+	if err != nil {
+		return "", err
+	}
 	i := &instance{Store: store, app: a, db: cfg.Database, kek: cfg.KEK, demo: true}
+	defer i.Close()
 	if i.policy, i.schedule, err = lifetimes(); err != nil {
 		return "", err
 	}

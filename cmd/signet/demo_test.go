@@ -308,8 +308,8 @@ func TestDemoSignsPeopleIn(t *testing.T) {
 		}
 		defer res.Body.Close()
 	}
-	if back == nil || back.Query().Get("state") != "a-state" {
-		t.Fatalf("the app got no answer; the browser is at %s", res.Request.URL)
+	if back == nil || back.Query().Get("state") != "a-state" || back.Query().Get("code") == "" {
+		t.Fatalf("the app got %v; the browser is at %s", back, res.Request.URL)
 	}
 	token, err := app.Exchange(ctx, back.Query().Get("code"), oauth2.VerifierOption(verifier))
 	if err != nil {
