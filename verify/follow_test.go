@@ -240,7 +240,7 @@ func TestHeartbeatsThatProveNothing(t *testing.T) {
 		}
 	}
 	var first string
-	rs := newKey("f1", "RS256")
+	rs := newKey("r1", "RS256") // the issuer's, but not fit for a feed
 	rows := []struct {
 		name string
 		edit func(w *world, message string) string
@@ -270,6 +270,9 @@ func TestHeartbeatsThatProveNothing(t *testing.T) {
 		{"another issuer", func(w *world, m string) string {
 			return w.altered(feedtest.Heartbeat, m, func(c map[string]any) { c["iss"] = issuer + "/" })
 		}},
+		{"another feed", func(w *world, m string) string {
+			return w.altered(feedtest.Heartbeat, m, func(c map[string]any) { c["feed_id"] = "F0" })
+		}},
 		{"no seq", func(w *world, m string) string {
 			return w.altered(feedtest.Heartbeat, m, func(c map[string]any) { delete(c, "seq") })
 		}},
@@ -282,6 +285,7 @@ func TestHeartbeatsThatProveNothing(t *testing.T) {
 	for _, r := range rows {
 		inBubble(t, r.name, func(t *testing.T, ctx context.Context) {
 			w := newWorld(t)
+			w.publish(w.key, w.feedKey, rs)
 			first = ""
 			w.feed.Edit = func(typ, message string) []string {
 				if typ != feedtest.Heartbeat {
@@ -309,6 +313,28 @@ func TestHeartbeatsThatProveNothing(t *testing.T) {
 			w.state(verify.RevocationFresh)
 		})
 	}
+}
+
+// A batch of a replica that has not read the log since what is known is applied,
+// and does not show that the state is current.
+func TestBatchesOfOldNews(t *testing.T) {
+	inBubble(t, "read_at stands still", func(t *testing.T, ctx context.Context) {
+		w := newWorld(t).start(ctx)
+		after(6 * time.Second)
+		readAt := time.Now().UnixMilli()
+		w.edits(func(typ, message string) ([]string, bool) {
+			if typ == feedtest.Heartbeat {
+				return nil, false
+			}
+			return []string{w.altered(typ, message, func(c map[string]any) { c["read_at"] = readAt })}, false
+		})
+		for i := range 5 {
+			w.feed.Block("jti", fmt.Sprint("x", i), life)
+			after(4 * time.Second)
+			w.refuses(w.token(set("jti", fmt.Sprint("x", i))), verify.ErrRevoked)
+		}
+		w.state(verify.RevocationStale)
+	})
 }
 
 // A read_at within bounds counts even when the clocks differ a little.
@@ -364,6 +390,26 @@ func TestAnotherFeed(t *testing.T) {
 		w.feed.Intercept = nil
 		after(time.Minute)
 		w.state(verify.RevocationFresh)
+	})
+	inBubble(t, "a replica that still has the former one", func(t *testing.T, ctx context.Context) {
+		w := newWorld(t).start(ctx)
+		after(time.Second)
+		former := feedtest.New(issuer, "F1", w.feedKey.jose())
+		w.feed.Restart("F2")
+		w.feed.Block("jti", "t1", life)
+		after(10 * time.Second)
+		w.refuses(w.token(), verify.ErrRevoked)
+		w.feed.Intercept = func(a http.ResponseWriter, r *http.Request) bool {
+			former.ServeHTTP(a, r)
+			return true
+		}
+		w.feed.Cut()
+		after(time.Minute)
+		w.state(verify.RevocationStale)
+		w.refuses(w.token(), verify.ErrRevoked)
+		if s := w.v.Revocation(); s.FeedID != "F2" {
+			t.Errorf("%+v", s)
+		}
 	})
 	inBubble(t, "an older one that was never seen", func(t *testing.T, ctx context.Context) {
 		w := newWorld(t)
