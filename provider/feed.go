@@ -20,8 +20,6 @@ const (
 	// feedLifetime is how long a stream goes on, give or take a tenth, so that
 	// balancers can spread verifiers anew.
 	feedLifetime = 10 * time.Minute
-	// feedPatience is how long a verifier may take to read what it was sent.
-	feedPatience = 10 * time.Second
 	// feedRetry is how long a verifier waits before it connects again.
 	feedRetry = 2 * time.Second
 	// longestPoll is how long a poll may wait.
@@ -163,7 +161,7 @@ func (p *Provider) feedSnapshot(w http.ResponseWriter, r *http.Request) error {
 // gone or does not read.
 func (p *Provider) writeFeed(w http.ResponseWriter, parts ...[]byte) error {
 	control := http.NewResponseController(w)
-	_ = control.SetWriteDeadline(time.Now().Add(feedPatience)) // the kernel's clock, not the policy's
+	_ = control.SetWriteDeadline(time.Now().Add(p.policy.FeedPatience)) // the kernel's clock, not the policy's
 	var err error
 	for _, part := range parts {
 		if err == nil {
@@ -261,7 +259,7 @@ func (p *Provider) feedPoll(w http.ResponseWriter, r *http.Request) error {
 	}
 	defer leave()
 	messages, err := p.feed.Poll(r.Context(), at, wait)
-	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(feedPatience))
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(p.policy.FeedPatience))
 	var resync *revocation.ResyncError
 	if errors.As(err, &resync) {
 		p.metrics.feedResyncs.Inc()

@@ -83,6 +83,8 @@ type Policy struct {
 	// FeedConnections bounds how many verifiers follow the revocation feed at
 	// one replica.
 	FeedConnections int
+	// FeedPatience is how long one of them may take to read what it was sent.
+	FeedPatience time.Duration
 }
 
 // DefaultPolicy returns the settings the documentation describes.
@@ -126,6 +128,7 @@ func DefaultPolicy() Policy {
 		CachedClients:          10_000,
 		CachedTokens:           10_000,
 		FeedConnections:        2_000,
+		FeedPatience:           10 * time.Second,
 	}
 }
 

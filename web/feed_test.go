@@ -4,18 +4,22 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
 
+	"github.com/signet-oidc/signet/migrations"
 	"github.com/signet-oidc/signet/provider"
 	"github.com/signet-oidc/signet/provider/revocation"
 	"github.com/signet-oidc/signet/storage"
@@ -645,4 +649,46 @@ func TestFeedScope(t *testing.T) {
 			t.Errorf("with a revoked token: %d %s", a.status, a.body)
 		}
 	})
+}
+
+// A verifier that does not read what it is sent is cut off.
+func TestFeedCutsSlowReaders(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, openStore(t, migrations.SQLite), options{policy: func(p *provider.Policy) { p.FeedPatience = 100 * time.Millisecond }})
+	v := s.verifierState()
+	conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := fmt.Fprintf(conn, "GET /revocations/stream?after=%s HTTP/1.1\r\nHost: x\r\n\r\n", v.position()); err != nil {
+		t.Fatal(err)
+	}
+	now := s.clock.now()
+	cut := func() bool {
+		return strings.Contains(s.scrape(), "signet_revocation_feed_slow_total 1")
+	}
+	for end := time.Now().Add(patience); !cut(); {
+		if time.Now().After(end) {
+			t.Fatal("it is not cut off")
+		}
+		err := s.store.Update(t.Context(), func(ctx context.Context, tx storage.Tx) error {
+			for range 2000 {
+				if _, err := tx.AppendRevocation(ctx, revocation.Block(revocation.KindToken, rand.Text(), "", now, now.Add(time.Hour))); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// scrape returns the metrics as an operator reads them.
+func (s *site) scrape() string {
+	w := httptest.NewRecorder()
+	s.ops.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	return w.Body.String()
 }

@@ -252,3 +252,44 @@ func TestKeyTooLong(t *testing.T) {
 		t.Errorf("error = %v, want %v", err, storage.ErrInvalid)
 	}
 }
+
+// A listener whose connection is cut listens again.
+func TestChangesAfterACut(t *testing.T) {
+	url := storagetest.Postgres(t)
+	s, err := postgres.Open(t.Context(), url, postgres.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	db, err := postgres.DB(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	changes := s.Changes(t.Context())
+	told := func(what string) {
+		t.Helper()
+		select {
+		case <-changes:
+		case <-time.After(time.Minute):
+			t.Fatalf("nothing is announced %s", what)
+		}
+	}
+	told("when it listens")
+	for range 2 {
+		err := s.Update(t.Context(), func(ctx context.Context, tx storage.Tx) error {
+			_, err := tx.AppendRevocation(ctx, storage.Revocation{Key: storage.RevocationKey{Kind: "jti", Hash: []byte("h")}, Effect: "block"})
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		told("of an entry")
+		var cut int
+		if err := db.QueryRowContext(t.Context(), `SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+			WHERE datname = current_database() AND query LIKE 'LISTEN%'`).Scan(&cut); err != nil || cut != 1 {
+			t.Fatalf("%d listeners cut, %v", cut, err)
+		}
+		told("when it listens again: something may have been missed")
+	}
+}
