@@ -141,11 +141,11 @@ type Reader interface {
 	// has read up to a number never finds a lower one later; those that have
 	// ended may be missing.
 	RevocationsAfter(ctx context.Context, seq int64, limit int) ([]Revocation, error)
-	// EachRevocation hands visit, one by one and in no particular order, the
-	// entries that count at now: the latest for each key, if its Until is after
-	// now. Reason, Chain and CreatedAt are left out. visit's error ends it and
-	// is returned. Inside View it goes with the RevocationLog read there.
-	EachRevocation(ctx context.Context, now time.Time, visit func(Revocation) error) error
+	// EachRevocation hands visit every entry that is in the log, ended or not,
+	// one by one and in no particular order; Reason, Chain and CreatedAt are left
+	// out. visit's error ends it and is returned. Inside View it goes with the
+	// RevocationLog read there.
+	EachRevocation(ctx context.Context, visit func(Revocation) error) error
 
 	// NextStatusIndex returns the first status index that was not taken yet.
 	NextStatusIndex(ctx context.Context) (int64, error)

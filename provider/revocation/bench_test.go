@@ -52,7 +52,7 @@ func (f *fixture) fill(b *testing.B, n int) {
 	now := time.Now()
 	for done := 0; done < n; {
 		err := f.Update(b.Context(), func(ctx context.Context, tx storage.Tx) error {
-			for range min(2000, n-done) {
+			for range min(500, n-done) {
 				entry := Block(KindToken, fmt.Sprint(done), "", now, now.Add(10*time.Minute+time.Duration(done)*time.Millisecond))
 				switch done % 10 {
 				case 8:

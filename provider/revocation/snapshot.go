@@ -2,6 +2,7 @@ package revocation
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
@@ -23,9 +24,6 @@ const (
 	long        = 250 * time.Millisecond
 	rests       = 2
 	longestRest = 10 * time.Second
-
-	recordSize      = hashSize
-	epochRecordSize = hashSize + 8
 )
 
 // Snapshot is all that counts at one moment, for verifiers that start.
@@ -114,54 +112,46 @@ var kindCodes = map[string]byte{
 
 var effectCodes = map[string]byte{EffectBlock: 1, EffectEpoch: 2}
 
-// group is what entries have in common that stand together.
-type group struct {
+// record is an entry on its way into a snapshot.
+type record struct {
+	hash         [hashSize]byte
 	kind, effect byte
+	seq          int64
+	notBefore    int64 // Unix milliseconds, like until
 	until        int64
 }
-
-// record is a hash and, of an epoch, not_before.
-type record [epochRecordSize]byte
 
 func (f *Feed) makeSnapshot(ctx context.Context) (*Snapshot, error) {
 	now := f.reading()
 	s := &Snapshot{life: f.current.Load().life, minute: f.minute(), made: now.began}
-	groups := make(map[group]*[]record)
+	var records []record
 	var log storage.RevocationLog
 	err := f.cfg.Store.View(ctx, func(ctx context.Context, r storage.Reader) (err error) {
 		if log, err = r.RevocationLog(ctx); err != nil {
 			return err
 		}
-		return r.EachRevocation(ctx, now.at, func(e storage.Revocation) error {
-			// Rounded up, so that groups are large.
-			const minute = int64(time.Minute / time.Millisecond)
-			g := group{kindCodes[e.Key.Kind], effectCodes[e.Effect], (millis(e.Until) + minute - 1) / minute * minute}
-			if g.kind == 0 || g.effect == 0 || len(e.Key.Hash) != hashSize {
+		return r.EachRevocation(ctx, func(e storage.Revocation) error {
+			rec := record{kind: kindCodes[e.Key.Kind], effect: effectCodes[e.Effect], seq: e.Seq, until: millis(e.Until)}
+			if rec.kind == 0 || rec.effect == 0 || len(e.Key.Hash) != hashSize {
 				return errors.New("an entry of an unknown form")
 			}
-			list := groups[g]
-			if list == nil {
-				list = new([]record)
-				groups[g] = list
-			}
-			var rec record
-			copy(rec[:], e.Key.Hash)
+			copy(rec.hash[:], e.Key.Hash)
 			if e.Effect == EffectEpoch {
-				binary.BigEndian.PutUint64(rec[hashSize:], uint64(millis(e.NotBefore)))
+				rec.notBefore = millis(e.NotBefore)
 			}
-			*list = append(*list, rec)
+			records = append(records, rec)
 			return nil
 		})
 	})
 	if err != nil {
 		return nil, err
 	}
-	var count int64
-	s.Body, count = encodeGroups(groups)
+	records = counting(records, now.at.UnixMilli())
+	s.Body = encodeRecords(records)
 	digest := sha256.Sum256(s.Body)
 	line, err := f.sign(typSnapshot, snapshotClaims{
 		preamble: f.preamble(log.FeedID, now.at), Seq: log.Seq, Chain: encode(log.Chain),
-		Count: count, Size: int64(len(s.Body)), SHA256: encode(digest[:]),
+		Count: int64(len(records)), Size: int64(len(s.Body)), SHA256: encode(digest[:]),
 	})
 	if err != nil {
 		return nil, err
@@ -173,41 +163,57 @@ func (f *Feed) makeSnapshot(ctx context.Context) (*Snapshot, error) {
 	return s, nil
 }
 
-// encodeGroups writes the groups one after the other, sorted, each a header
-// (kind, effect, until, number of records) and its records, sorted.
-func encodeGroups(groups map[group]*[]record) (body []byte, count int64) {
-	const headerSize = 1 + 1 + 8 + 4
-	order := make([]group, 0, len(groups))
-	size := 0
-	for g, list := range groups {
-		order = append(order, g)
-		size += headerSize + len(*list)*g.recordSize()
-		count += int64(len(*list))
-	}
-	slices.SortFunc(order, func(a, b group) int {
-		return bytes.Compare(a.header(), b.header())
+// counting returns, in the same memory, the records that count at now: the
+// latest of each hash (which covers the kind), unless it has ended. What has
+// ended never lets an earlier one count again.
+func counting(records []record, now int64) []record {
+	slices.SortFunc(records, func(a, b record) int {
+		return cmp.Or(bytes.Compare(a.hash[:], b.hash[:]), cmp.Compare(a.seq, b.seq))
 	})
-	body = make([]byte, 0, size)
-	for _, g := range order {
-		list := *groups[g]
-		delete(groups, g) // the memory of one group at a time is needed no more
-		slices.SortFunc(list, func(a, b record) int { return bytes.Compare(a[:], b[:]) })
-		body = append(body, g.header()...)
-		body = binary.BigEndian.AppendUint32(body, uint32(len(list)))
-		for _, rec := range list {
-			body = append(body, rec[:g.recordSize()]...)
+	kept := records[:0]
+	for i, rec := range records {
+		if i+1 < len(records) && records[i+1].hash == rec.hash || rec.until != 0 && rec.until <= now {
+			continue
 		}
+		// Rounded up, so that groups are large.
+		const minute = int64(time.Minute / time.Millisecond)
+		rec.until = (rec.until + minute - 1) / minute * minute
+		kept = append(kept, rec)
 	}
-	return body, count
+	return kept
 }
 
-func (g group) header() []byte {
-	return binary.BigEndian.AppendUint64([]byte{g.kind, g.effect}, uint64(g.until))
+// encodeRecords writes groups one after the other, sorted, each a header
+// (kind, effect, until, number of records) and its records, sorted: a hash
+// and, of an epoch, not_before.
+func encodeRecords(records []record) []byte {
+	const headerSize, largest = 1 + 1 + 8 + 4, hashSize + 8
+	slices.SortFunc(records, func(a, b record) int {
+		return cmp.Or(a.compareGroup(b), bytes.Compare(a.hash[:], b.hash[:]))
+	})
+	body := make([]byte, 0, len(records)*hashSize+headerSize)
+	for len(records) > 0 {
+		first := records[0]
+		n := slices.IndexFunc(records, func(rec record) bool { return rec.compareGroup(first) != 0 })
+		if n < 0 {
+			n = len(records)
+		}
+		body = slices.Grow(body, headerSize+n*largest)
+		body = append(body, first.kind, first.effect)
+		body = binary.BigEndian.AppendUint64(body, uint64(first.until))
+		body = binary.BigEndian.AppendUint32(body, uint32(n))
+		for _, rec := range records[:n] {
+			body = append(body, rec.hash[:]...)
+			if rec.effect == effectCodes[EffectEpoch] {
+				body = binary.BigEndian.AppendUint64(body, uint64(rec.notBefore))
+			}
+		}
+		records = records[n:]
+	}
+	return body
 }
 
-func (g group) recordSize() int {
-	if g.effect == effectCodes[EffectEpoch] {
-		return epochRecordSize
-	}
-	return recordSize
+// compareGroup orders records by the group they belong to.
+func (r record) compareGroup(other record) int {
+	return cmp.Or(cmp.Compare(r.kind, other.kind), cmp.Compare(r.effect, other.effect), cmp.Compare(r.until, other.until))
 }

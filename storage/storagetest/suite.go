@@ -41,7 +41,7 @@ func Run(t *testing.T, open func(t *testing.T) storage.Store) {
 		{"the latest revocation counts, even when it has ended", testRevocationLatest},
 		{"the revocation log", testRevocationLog},
 		{"the revocation log's chain", testRevocationChain},
-		{"entries that count", testEachRevocation},
+		{"every entry of the revocation log", testEachRevocation},
 		{"a view is of one moment", testView},
 		{"changes are announced", testChanges},
 		{"a late commit is not overtaken", testRevocationOrder},
