@@ -63,6 +63,17 @@ func rfc6749CodeChecks() []Check {
 				}
 				return again.wantError(http.StatusBadRequest, "invalid_grant")
 			}},
+		{"rfc6749-code-replay", spec, "§4.1.2", "a code used twice ends the refresh token it gave", refresh,
+			func(ctx context.Context, e *Env) error {
+				t, err := e.offline(ctx, e.Web)
+				if err != nil {
+					return err
+				}
+				if _, err := t.flow.redeem(ctx); err != nil {
+					return err
+				}
+				return e.wantDead(ctx, e.Web, t.refresh)
+			}},
 		{"rfc6749-code-client", spec, "§4.1.3", "another client's code is invalid_grant", signIn(secondApp()),
 			func(ctx context.Context, e *Env) error {
 				f, err := e.flow(ctx)

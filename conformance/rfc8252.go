@@ -24,7 +24,7 @@ func rfc8252Checks() []Check {
 				}
 				return nil
 			}},
-		{"rfc8252-loopback-only", spec, "§7.3", "only the port may differ from what is registered", who,
+		{"rfc8252-loopback-only", spec, "§8.4", "only the port may differ from what is registered", who,
 			func(ctx context.Context, e *Env) error {
 				registered, err := url.Parse(e.Native.RedirectURI)
 				if err != nil {

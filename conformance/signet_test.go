@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -29,6 +30,7 @@ import (
 // buildSignet builds the program these checks are for.
 func buildSignet(t *testing.T) (binary string) {
 	t.Helper()
+	readSources(t)
 	binary = filepath.Join(t.TempDir(), "signet")
 	if out, err := exec.Command("go", "build", "-o", binary, "../cmd/signet").CombinedOutput(); err != nil {
 		t.Fatalf("build signet: %v\n%s", err, out)
@@ -36,10 +38,26 @@ func buildSignet(t *testing.T) (binary string) {
 	return binary
 }
 
+// readSources lets go test know that the result depends on the whole module,
+// which nothing here imports: it remembers a pass until a file or folder that
+// the test has looked at changes.
+func readSources(t *testing.T) {
+	t.Helper()
+	err := filepath.WalkDir("..", func(path string, entry fs.DirEntry, err error) error {
+		if entry != nil && entry.Name() == ".git" {
+			return filepath.SkipDir
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 // startSignet runs the program over a PostgreSQL database, or with "" over a
-// SQLite file, behind a proxy that is the issuer to the world. The proxy gives requests to it the addresses that
-// address returns: the checks guess wrong on purpose, and the server slows
-// down whoever does that often.
+// SQLite file, behind a proxy that is the issuer to the world. The proxy gives
+// requests to it the addresses that address returns: the checks guess wrong on
+// purpose, and the server slows down whoever does that often.
 func startSignet(t *testing.T, binary, database string, address func() string) subject {
 	t.Helper()
 	dir := t.TempDir()

@@ -233,7 +233,7 @@ func ofCodes() []Breakage {
 		{"rfc9700-downgrade-lax", "ignores a verifier without challenge", redeeming(func(_ *Proxy, c *call, asked url.Values) bool {
 			return !asked.Has("code_challenge") && c.form.Has("code_verifier")
 		})},
-		{"rfc9700-code-replay", "only refuses a code used twice", instead(tokenEndpoint, func(p *Proxy, c *call) bool {
+		{"rfc6749-code-replay", "only refuses a code used twice", instead(tokenEndpoint, func(p *Proxy, c *call) bool {
 			return c.form.Has("code") && !p.note("code:"+c.form.Get("code"))
 		}, refusal(http.StatusBadRequest, "invalid_grant"))},
 	}
@@ -404,8 +404,7 @@ func ofPages() []Breakage {
 		}},
 		{"response-mode-unknown", "ignores an unknown response_mode", wishing(func(q url.Values) { dropBeside(q, "response_mode", "response_mode") })},
 		{"rfc9700-framing", "lets pages be framed", onPages(func(r *reply) {
-			r.header.Del("X-Frame-Options")
-			r.header.Set("Content-Security-Policy", strings.ReplaceAll(r.header.Get("Content-Security-Policy"), "frame-ancestors", "frame-src"))
+			r.header.Set("Content-Security-Policy", strings.ReplaceAll(r.header.Get("Content-Security-Policy"), "frame-ancestors 'none'", "frame-ancestors *"))
 		})},
 		{"rfc9700-referrer", "tells its addresses to anybody", onPages(func(r *reply) { r.header.Set("Referrer-Policy", "unsafe-url") })},
 		{"rfc9700-own-resources", "shows a picture from elsewhere", onPages(func(r *reply) {
