@@ -51,9 +51,13 @@ func TestSessionsEnd(t *testing.T) {
 			}, false},
 			{"password set by an operator", func(*browser) { drop(s.admin.SetPassword(ctx, ada, password)) }, true},
 			{"password changed", func(*browser) {
-				c := s.browser().open("/login").signIn(ada, password).open("/account/password")
-				c.press("submit", "current_password", password, "new_password", password+" again", "repeat_password", password+" again").isPage(200, "/account")
-				drop(s.admin.SetPassword(ctx, ada, password))
+				c := s.browser().open("/login").signIn(ada, password)
+				for old, replacement := password, password+" again"; ; old, replacement = replacement, old { // there and back
+					c.open("/account/password").press("submit", "current_password", old, "new_password", replacement, "repeat_password", replacement).isPage(200, "/account")
+					if replacement == password {
+						return
+					}
+				}
 			}, true},
 			{"deleted, and made again", func(*browser) {
 				drop(s.admin.DeleteUser(ctx, ada))
