@@ -4,23 +4,26 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
+	mrand "math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"testing"
 
 	"github.com/signet-oidc/signet/storage/storagetest"
 )
 
 // freeAddresses returns loopback addresses that nobody listens on, for the
-// programs have to know each other's before they start.
+// programs have to know each other's before they start. They are below the
+// ports that outgoing connections take.
 func freeAddresses(t *testing.T, n int) (addresses []string) {
 	t.Helper()
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+	for len(addresses) < n {
+		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(10_000+mrand.IntN(20_000))))
 		if err != nil {
-			t.Fatal(err)
+			continue // taken
 		}
 		defer l.Close()
 		addresses = append(addresses, l.Addr().String())
