@@ -34,9 +34,10 @@ const (
 )
 
 // WithStatusList judges tokens by the Token Status List they name
-// (draft-ietf-oauth-status-list-20) in place of the revocation feed, which is then
-// not followed. Every token must carry status.status_list, so the resource has to
-// be registered for it; one that does not is refused.
+// (draft-ietf-oauth-status-list-21) in place of the revocation feed, which is then
+// not followed. Tokens carry status.status_list where the resource is registered
+// for it and a person gave the grant; of others nothing is known, so they are
+// treated as while stale, see [Policy].
 //
 // A list is fetched when the first token names it, which waits for it up to a
 // second, and again whenever its ttl is over: so a revoked token is accepted up to
@@ -147,9 +148,6 @@ func (l *statusLists) run(ctx context.Context) {
 
 // of returns the list a token names, after waiting for its first fetch.
 func (l *statusLists) of(ctx context.Context, ref *statusReference) (*statusList, error) {
-	if !ref.present {
-		return nil, fmt.Errorf("%w: it has no status_list", ErrStatus)
-	}
 	list, isNew, err := l.find(ref.uri)
 	if err != nil {
 		return nil, err
@@ -379,6 +377,9 @@ func (h *heldStatuses) at(index int64) (status byte, ok bool) {
 
 // judge looks a token up in its list.
 func (l *statusLists) judge(ctx context.Context, c *Claims) error {
+	if !c.status.present {
+		return nil // and stale
+	}
 	list, err := l.of(ctx, &c.status)
 	if err != nil {
 		return err
@@ -396,8 +397,12 @@ func (l *statusLists) judge(ctx context.Context, c *Claims) error {
 	return nil
 }
 
-// staleFor reports whether the list of a token is older than it wants to become.
+// staleFor reports whether the list of a token is older than it wants to become,
+// or there is none.
 func (l *statusLists) staleFor(c *Claims) bool {
+	if !c.status.present {
+		return true
+	}
 	l.mu.Lock()
 	list := l.lists[c.status.uri]
 	l.mu.Unlock()

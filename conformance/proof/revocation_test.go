@@ -1,6 +1,8 @@
 package proof
 
 import (
+	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -170,6 +172,25 @@ func rank(sorted []time.Duration, part float64) time.Duration {
 	return sorted[min(int(part*float64(len(sorted))), len(sorted)-1)]
 }
 
+// sighting is somebody who has signed in, and the tokens the app got.
+type sighting struct {
+	b      *browser
+	tokens reply
+	code   string
+}
+
+// claim returns a claim of the access token, header a parameter of its header.
+func (s *sighting) claim(name string) string  { return s.part(1, name) }
+func (s *sighting) header(name string) string { return s.part(0, name) }
+
+func (s *sighting) part(i int, name string) string {
+	text, err := base64.RawURLEncoding.DecodeString(strings.Split(s.tokens.member("access_token"), ".")[i])
+	if err != nil {
+		s.b.d.t.Fatal(err)
+	}
+	return reply{body: string(text)}.member(name)
+}
+
 // Whatever is revoked, 100 resource servers that have accepted the token refuse
 // it soon after the revocation was answered: half within 300 ms, 99 of 100 within
 // a second on a machine that has nothing else to do, which -long holds them to.
@@ -181,15 +202,12 @@ func TestRevocationReachesVerifiers(t *testing.T) {
 		f := d.fleet(100)
 		people := 0
 		// somebody signs in and the app gets tokens.
-		type sighting struct {
-			b      *browser
-			tokens reply
-			code   string
-		}
-		somebody := func(scope string) *sighting {
+		somebody := func(scope, role string) *sighting {
 			people++
 			p := d.person(fmt.Sprintf("person-%d", people))
-			d.signet("", "user", "grant-role", p.name, "clerk")
+			if role != "" {
+				d.signet("", "user", "grant-role", p.name, role)
+			}
 			b := d.browser(p)
 			code := b.code(shop, "scope", scope)
 			s := &sighting{b, shop.redeem(code), code}
@@ -241,9 +259,15 @@ func TestRevocationReachesVerifiers(t *testing.T) {
 			{"role lost", offline, func(s *sighting) { d.signet("", "user", "revoke-role", s.b.person.name, "clerk") }},
 			{"user disabled", offline, func(s *sighting) { d.signet("", "user", "disable", s.b.person.name) }},
 			{"user deleted", offline, func(s *sighting) { d.signet("", "user", "delete", s.b.person.name) }},
+			{"signet revoke --jti", offline, func(s *sighting) { d.signet("", "revoke", "--jti", s.claim("jti")) }},
+			{"signet revoke --grant", offline, func(s *sighting) { d.signet("", "revoke", "--grant", s.claim("grant_id")) }},
+			{"signet revoke --sid", session, func(s *sighting) { d.signet("", "revoke", "--sid", s.claim("sid")) }},
+			{"signet revoke --sub", offline, func(s *sighting) { d.signet("", "revoke", "--sub", s.claim("sub")) }},
+			{"key compromised", offline, func(s *sighting) { d.signet("", "key", "compromise", s.header("kid")) }},
+			{"signet revoke --client", offline, func(*sighting) { d.signet("", "revoke", "--client", shop.id) }},
 			{"client disabled", offline, func(*sighting) { d.signet("", "client", "disable", shop.id) }},
 		}
-		bystander := somebody(session).tokens.member("access_token")
+		bystander := somebody(session, "").tokens.member("access_token")
 		var total []time.Duration
 		for _, r := range rows {
 			var all []time.Duration
@@ -251,7 +275,11 @@ func TestRevocationReachesVerifiers(t *testing.T) {
 				if r.name == "client disabled" && len(all) > 0 {
 					break
 				}
-				s := somebody(r.scope)
+				role := ""
+				if r.name == "role lost" {
+					role = "clerk"
+				}
+				s := somebody(r.scope, role)
 				all = append(all, f.latencies(r.name, s.tokens.member("access_token"), func() { r.revoke(s) })...)
 			}
 			slices.Sort(all)
@@ -330,4 +358,37 @@ func TestPoliciesInAPartition(t *testing.T) {
 	f.cut.Store(false)
 	until(t, "the revocation is known once the issuer is back", func() bool { return f.get("/0/open", token).status == http.StatusUnauthorized })
 	until(t, "closed answers again", func() bool { return f.get("/0/closed", token).status == http.StatusUnauthorized })
+}
+
+// A verifier that judges by status lists refuses what the list says once it has
+// fetched it again.
+func TestStatusListReachesVerifiers(t *testing.T) {
+	onBoth(t, func(t *testing.T, d *deployment) {
+		d.start(d.replicas())
+		d.signet("", "resource", "create", ordersAPI, "--name", "Orders", "--scope", "orders:read", "--scope", "orders:write", "--status-list")
+		shop := d.app("shop")
+		v, err := verify.New(t.Context(), d.issuer, ordersAPI, verify.WithStatusList(), verify.WithLogger(slog.New(slog.DiscardHandler)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := d.browser(d.person("ada"))
+		tokens, others := shop.redeem(b.code(shop)), shop.redeem(b.code(shop))
+		judge := func(r reply) error {
+			_, err := v.Verify(t.Context(), r.member("access_token"))
+			return err
+		}
+		until(t, "a token is accepted by its list", func() bool { return judge(tokens) == nil })
+		if s := v.Revocation(); s.Lists != 1 {
+			t.Errorf("%+v", s)
+		}
+		if _, err := shop.post("/revoke", url.Values{"token": {tokens.member("refresh_token")}}); err != nil {
+			t.Fatal(err)
+		}
+		answered := time.Now()
+		until(t, "the list says that it is revoked", func() bool { return errors.Is(judge(tokens), verify.ErrRevoked) })
+		t.Logf("refused after %v", time.Since(answered).Round(time.Millisecond))
+		if err := judge(others); err != nil {
+			t.Errorf("another grant: %v", err)
+		}
+	})
 }
