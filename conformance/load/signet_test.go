@@ -113,7 +113,7 @@ func TestSignet(t *testing.T) {
 				database = storagetest.Postgres(t)
 			}
 			s := serve(t, binary, database)
-			short := " --concurrency 3 --warmup 10ms --duration 500ms"
+			short := " --concurrency 3 --warmup 0s --duration 500ms" // what begins at once counts, however busy the machine is
 			script := "set -e\n" + strings.NewReplacer(
 				"go run ./conformance/load", self, "http://localhost:8080", s.issuer, "$(pgrep -x signet)", strconv.Itoa(s.pid)).Replace(example) + short
 			cmd := exec.Command("sh", "-c", script)
