@@ -331,7 +331,7 @@ func (e *refusal) Unwrap() error { return e.cause }
 func (a *App) refuse(w http.ResponseWriter, r *http.Request, s *session, err error) {
 	var told *refusal
 	if !errors.As(err, &told) {
-		told = &refusal{status: http.StatusInternalServerError, Title: "Something went wrong here", Advice: "Nothing was ordered. Try again in a moment."}
+		told = &refusal{status: http.StatusInternalServerError, Title: "Something went wrong here", Advice: "Try again in a moment."}
 		a.log.ErrorContext(r.Context(), "request failed", "error", err)
 	} else if told.status >= http.StatusInternalServerError {
 		a.log.WarnContext(r.Context(), "refused", "error", err)

@@ -693,6 +693,10 @@ func TestWhatTheAPIRefuses(t *testing.T) {
 			if b.status != test.status || b.text("refused") != test.title || b.has("again") != test.again {
 				t.Errorf("%d %s", b.status, b.body)
 			}
+			// Nobody is told that nothing was ordered when that isn't known.
+			if unknown := test.status == http.StatusBadGateway; strings.Contains(b.text("advice"), "look at your orders") != unknown {
+				t.Errorf("advice: %s", b.text("advice"))
+			}
 			if b.signedIn() != test.signedIn {
 				t.Errorf("signed in: %t", !test.signedIn)
 			}

@@ -78,6 +78,10 @@ func (a *App) place(w http.ResponseWriter, r *http.Request) {
 	body := map[string]any{"item": wanted.Name, "quantity": quantity}
 	var made order
 	if err := a.call(r.Context(), s, http.MethodPost, "/orders", r.PostFormValue("key"), body, &made); err != nil {
+		var told *refusal
+		if errors.As(err, &told) && told.status == http.StatusBadGateway { // the answer may be what was lost
+			told.Advice = "It may have been ordered all the same: look at your orders before you try again."
+		}
 		a.refuse(w, r, s, err)
 		return
 	}

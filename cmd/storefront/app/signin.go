@@ -325,5 +325,5 @@ func declined(given answer) *refusal {
 // token endpoint lands here as well, for it is the shop's to mend.
 func unreachable(title string, cause error) *refusal {
 	return &refusal{status: http.StatusBadGateway, Title: title,
-		Advice: "A service that the shop needs gives no usable answer. Nothing was ordered. Try again in a moment.", cause: cause}
+		Advice: "A service that the shop needs gives no usable answer. Try again in a moment.", cause: cause}
 }
