@@ -32,14 +32,10 @@ const (
 	maxDocument   = 64 << 10 // bytes of metadata or key set
 
 	fetchTimeout   = 5 * time.Second
-	minRefresh     = 30 * time.Second
 	defaultRefresh = 5 * time.Minute
 	maxRefresh     = 15 * time.Minute
-	minBackoff     = time.Second
-	maxBackoff     = 30 * time.Second
-	missCooldown   = 30 * time.Second // between fetches that tokens provoke
-	missWait       = time.Second      // how long a token waits for such a fetch
-	maxStale       = 24 * time.Hour   // how long keys outlive the last good fetch
+	missWait       = time.Second    // how long a token waits for such a fetch
+	maxStale       = 24 * time.Hour // how long keys outlive the last good fetch
 )
 
 // A publicKey verifies with one algorithm only (RFC 8725 §3.1).
