@@ -179,7 +179,7 @@ func TestKeysRotateUnderLoad(t *testing.T) {
 				return token != "" && verified(token, "ES256") == nil
 			})
 
-			rotations := often(10, 200)
+			rotations := often(10, 300)
 			ctx, done := context.WithCancel(t.Context())
 			defer done()
 			var mu sync.Mutex
