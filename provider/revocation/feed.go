@@ -54,6 +54,7 @@ type FeedConfig struct {
 // for all who get it. It is safe for concurrent use.
 type Feed struct {
 	cfg     FeedConfig
+	keep    int // how many entries of the tail
 	current atomic.Pointer[head]
 	signed  atomic.Int64
 	// restarts counts how often the log was not what it had been.
@@ -98,7 +99,7 @@ func (h *head) chainAt(seq int64) []byte {
 
 // OpenFeed starts the log if need be and reads its end. Run then follows it.
 func OpenFeed(ctx context.Context, cfg FeedConfig) (*Feed, error) {
-	f := &Feed{cfg: cfg, frames: make(map[frameKey][]byte)}
+	f := &Feed{cfg: cfg, keep: tailLength, frames: make(map[frameKey][]byte)}
 	f.snapshots.building = make(chan struct{}, 1)
 	_, err := cfg.Store.RevocationLog(ctx)
 	if errors.Is(err, storage.ErrNotFound) {
@@ -171,8 +172,8 @@ func (f *Feed) follow(ctx context.Context) error {
 		return f.restart(ctx)
 	}
 	tail, first, base := append(h.tail, entries...), h.first, h.base // nobody reads beyond the length of an older tail
-	if len(tail) > 2*tailLength {
-		cut := len(tail) - tailLength
+	if len(tail) > 2*f.keep {
+		cut := len(tail) - f.keep
 		first, base = first+int64(cut), tail[cut-1].Chain
 		tail = append([]storage.Revocation(nil), tail[cut:]...)
 	}
@@ -198,7 +199,7 @@ func (f *Feed) continuation(ctx context.Context, h *head, seq int64) ([]storage.
 			e.Reason = ""
 			entries = append(entries, e)
 		}
-		if len(page) == 0 || len(entries) > tailLength {
+		if len(page) == 0 || len(entries) > f.keep {
 			return nil, nil
 		}
 	}
@@ -215,7 +216,7 @@ func (f *Feed) restart(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		h.feedID, h.first, h.base = log.FeedID, max(0, log.Seq-tailLength), nil
+		h.feedID, h.first, h.base = log.FeedID, max(0, log.Seq-int64(f.keep)), nil
 		known := h.first == 0 // whether base is the chain at first
 		for at := h.first; at < log.Seq; {
 			page, err := r.RevocationsAfter(ctx, at, longestBatch)
