@@ -34,7 +34,7 @@ load: ## load on a running server: make load ARGS='--issuer URL …'
 screenshots: deps ## the pictures of docs/pages.md, taken anew
 	go test ./conformance/browser -count=1 -run 'Pages$$' -screenshots $(CURDIR)/docs/screenshots
 
-figures: ## the table of docs/performance.md, measured on this machine
+figures: deps ## the table of docs/performance.md, measured on this machine
 	@conformance/load/figures.sh
 
 demo: ## a provider, a shop and its API to try, gone when it ends
