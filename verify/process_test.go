@@ -216,15 +216,17 @@ func listening(t *testing.T, n int) (w *world, url string, keysAsked *atomic.Int
 		_, _ = a.Write(snapshot())
 		return true
 	}
-	server := httptest.NewServer(http.HandlerFunc(func(a http.ResponseWriter, r *http.Request) {
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(a http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/jwks" {
 			keysAsked.Add(1)
 		}
 		w.ServeHTTP(a, r)
 	}))
+	url = "http://" + server.Listener.Addr().String()
+	w.issuer, w.feed.Issuer = url, url
+	server.Start()
 	t.Cleanup(func() { w.feed.Close(); server.CloseClientConnections(); server.Close() })
-	w.issuer, w.feed.Issuer = server.URL, server.URL
-	return w, server.URL, keysAsked
+	return w, url, keysAsked
 }
 
 // bigSnapshot returns what makes a snapshot of n blocks by chance, in groups of
@@ -273,8 +275,11 @@ func TestMemoryOfRevocations(t *testing.T) {
 func TestMemoryOfStrangers(t *testing.T) {
 	w, url, asked := listening(t, 0)
 	n := 100_000
-	if *long {
+	switch {
+	case *long:
 		n = 1_000_000
+	case raceEnabled:
+		n = 10_000
 	}
 	now := time.Now()
 	token := w.key.token(set("iss", url), set("iat", now.Unix()), set("exp", now.Add(time.Hour).Unix()))

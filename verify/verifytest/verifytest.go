@@ -70,8 +70,10 @@ func NewIssuer(t testing.TB, alg ...string) *Issuer {
 	})
 	mux.HandleFunc("GET /jwks", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, i.published()) })
 	mux.Handle("GET /revocations/", i.feed)
-	i.server = httptest.NewServer(mux)
-	i.URL, i.feed.Issuer = i.server.URL, i.server.URL
+	i.server = httptest.NewUnstartedServer(mux)
+	i.URL = "http://" + i.server.Listener.Addr().String()
+	i.feed.Issuer = i.URL
+	i.server.Start()
 	t.Cleanup(i.Stop)
 	return i
 }
