@@ -1,6 +1,7 @@
 package proof
 
 import (
+	"context"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -391,4 +392,46 @@ func TestStatusListReachesVerifiers(t *testing.T) {
 			t.Errorf("another grant: %v", err)
 		}
 	})
+}
+
+// A feed that demands a scope is followed with tokens for it, and not without.
+func TestFeedForAScope(t *testing.T) {
+	d := newDeployment(t, onSQLite, func(d *deployment) { d.args = append(d.args, "--revocation-feed-scope", "revocations:read") })
+	d.start(1)
+	shop := d.app("shop")
+	d.signet("", "resource", "create", d.issuer+"/revocations", "--name", "Revocation feed", "--scope", "revocations:read")
+	api := &app{d: d, id: "orders-api"}
+	api.secret = signetJSON[struct {
+		ClientSecret string `json:"client_secret"`
+	}](d, "client", "create", "--id", api.id, "--name", "Orders API", "--grant", "client_credentials", "--scope", "revocations:read").ClientSecret
+	follow := func(more ...verify.Option) *verify.Verifier {
+		v, err := verify.New(t.Context(), d.issuer, ordersAPI, append(more, verify.WithLogger(slog.New(slog.DiscardHandler)))...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+	if err := follow().Ready(); err == nil || !strings.Contains(err.Error(), "WithFeedToken") {
+		t.Errorf("without a token: %v", err)
+	}
+	v := follow(verify.WithFeedToken(func(context.Context) (string, error) {
+		r, err := api.post("/token", url.Values{"grant_type": {"client_credentials"}, "scope": {"revocations:read"}})
+		if err == nil && r.status != http.StatusOK {
+			err = errors.New(r.String())
+		}
+		return r.member("access_token"), err
+	}))
+	until(t, "the feed is followed", func() bool { return v.Revocation().State == verify.RevocationFresh })
+	tokens := shop.redeem(d.browser(d.person("ada")).code(shop))
+	judge := func() error {
+		_, err := v.Verify(t.Context(), tokens.member("access_token"))
+		return err
+	}
+	if err := judge(); err != nil {
+		t.Error(err)
+	}
+	if _, err := shop.post("/revoke", url.Values{"token": {tokens.member("refresh_token")}}); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the revocation is heard", func() bool { return errors.Is(judge(), verify.ErrRevoked) })
 }
