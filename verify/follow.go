@@ -209,6 +209,12 @@ func (f *follower) begin(ctx context.Context, wait bool) {
 
 func (f *follower) run(ctx context.Context) {
 	defer f.overdue.Stop()
+	select {
+	case <-f.keys.arrived: // without keys no message can be checked
+	case <-ctx.Done():
+		f.settle(ctx.Err())
+		return
+	}
 	for {
 		before := f.seen.Load()
 		err := f.follow(ctx)

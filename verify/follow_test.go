@@ -610,6 +610,26 @@ func TestColdStart(t *testing.T) {
 		}
 		w.state(verify.RevocationFresh)
 	})
+	inBubble(t, "an issuer that comes up later", func(t *testing.T, ctx context.Context) {
+		w := newWorld(t)
+		up := false
+		w.start(ctx, verify.WithHTTPClient(&http.Client{Transport: transport(func(r *http.Request) (*http.Response, error) {
+			if !up {
+				return nil, errors.New("connection refused")
+			}
+			return w.RoundTrip(r)
+		})}))
+		after(time.Minute)
+		up = true
+		for w.v.Stats().Keys == 0 {
+			after(time.Second)
+		}
+		after(time.Second)
+		w.state(verify.RevocationFresh)
+		if err := w.v.Ready(); err != nil {
+			t.Error(err)
+		}
+	})
 	inBubble(t, "WithColdStart", func(t *testing.T, ctx context.Context) {
 		w := newWorld(t)
 		w.partition()

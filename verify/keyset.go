@@ -206,7 +206,8 @@ type keySource struct {
 	discovered string // jwks_uri from the metadata, until a fetch fails
 	failed     int    // fetches in a row
 
-	wake chan struct{} // asks for a fetch before the timer does
+	wake    chan struct{} // asks for a fetch before the timer does
+	arrived chan struct{} // closed when there is a first key set
 
 	mu       sync.Mutex
 	pending  chan struct{} // closed when the fetch asked for or under way is over
@@ -236,6 +237,7 @@ func newKeySource(issuer string, o *options) *keySource {
 		log:          o.log,
 		cacheEntries: o.cacheEntries,
 		wake:         make(chan struct{}, 1),
+		arrived:      make(chan struct{}),
 	}
 }
 
@@ -339,6 +341,9 @@ func (s *keySource) fetch(ctx context.Context) (wait time.Duration) {
 			set = held.set // unchanged: keep what it has verified
 		} else if set.ignored > 0 {
 			s.log.WarnContext(ctx, "verify: keys ignored", "issuer", s.issuer, "ignored", set.ignored, "usable", set.size)
+		}
+		if held == nil {
+			defer close(s.arrived)
 		}
 		s.held.Store(&heldKeys{set: set, fetched: time.Now()})
 		s.failed = 0
