@@ -42,3 +42,23 @@ func TestUnknownAlgorithmMakesNoKey(t *testing.T) {
 		t.Error("made")
 	}
 }
+
+// A job that comes late makes the successor late: the key before it signs until
+// the successor was published as long as any other.
+func TestLateSuccessorIsPublishedAsLong(t *testing.T) {
+	s := DefaultSchedule()
+	rows := testRows(t)
+	active, next := rows.of(ES256)
+	for _, before := range []time.Duration{48 * time.Hour, 24 * time.Hour, time.Hour, time.Millisecond} {
+		now := next.SignUntil.Add(-before)
+		d := draft{keys: []storage.SigningKey{*active, *next}}
+		d.fill(s, slotOf(*next), now)
+		if len(d.keys) != 3 {
+			t.Fatalf("%v before the end: %d keys", before, len(d.keys))
+		}
+		last, late := d.keys[1], d.keys[2]
+		if late.PublishAt.After(now) || late.SignFrom.Sub(now) < s.PublishAhead || !last.SignUntil.Equal(late.SignFrom) || !last.RemoveAt.Equal(last.SignUntil.Add(s.Retire)) {
+			t.Errorf("%v before the end: %+v, then %+v", before, last, late)
+		}
+	}
+}
