@@ -373,7 +373,9 @@ func TestLogIsNotWhatItWas(t *testing.T) {
 			run(t, feed)
 			awaited(t, feed, 2)
 			at := feed.Position()
-			err = feed.Follow(t.Context(), &at, func(m Message) error {
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			err = feed.Follow(ctx, &at, func(m Message) error {
 				log, err := f.Store.RevocationLog(t.Context())
 				if err != nil {
 					return err
