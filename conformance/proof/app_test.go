@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"net/http"
 	"net/url"
+	"strings"
 
 	"golang.org/x/oauth2"
 )
@@ -37,6 +38,12 @@ func (d *deployment) app(id string, more ...string) *app {
 	a.secret = signetJSON[struct {
 		ClientSecret string `json:"client_secret"`
 	}](d, append(args, more...)...).ClientSecret
+	for _, server := range d.servers() { // within a second each has noticed
+		until(d.t, "the app is known", func() bool {
+			r, err := d.send(server, http.MethodGet, "/authorize?"+a.request("prompt", "none").Encode(), nil)
+			return err == nil && strings.Contains(r.header.Get("Location"), "error=login_required")
+		})
+	}
 	return a
 }
 
