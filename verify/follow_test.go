@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -120,7 +121,7 @@ func TestBatchesThatDoNotFit(t *testing.T) {
 				}
 				w.feed.Block("jti", "first", life)
 				w.start(ctx)
-				after(20 * time.Second)
+				w.after(20 * time.Second)
 				w.state(verify.RevocationFresh)
 				before := w.v.Revocation()
 				sent := 0
@@ -134,14 +135,14 @@ func TestBatchesThatDoNotFit(t *testing.T) {
 					return nil, false // nothing but a snapshot may mend it
 				})
 				w.feed.Block("jti", "t1", life)
-				after(0)
+				w.after(0)
 				w.accepts(w.token())                                                  // nothing was applied
 				w.accepts(w.token(set("jti", "other")))                               // nor made up
 				w.refuses(w.token(set("jti", "first")), verify.ErrRevoked)            // nor forgotten
 				if s := w.v.Revocation(); s.Seq != 1 || s.Batches != before.Batches { // nor counted
 					t.Errorf("%+v", s)
 				}
-				after(70 * time.Second)
+				w.after(70 * time.Second)
 				w.state(verify.RevocationFresh)
 				w.refuses(w.token(), verify.ErrRevoked)
 				s := w.v.Revocation()
@@ -171,7 +172,7 @@ func (w *world) noStreams() {
 func TestGapIsStaleAtOnce(t *testing.T) {
 	inBubble(t, "gap", func(t *testing.T, ctx context.Context) {
 		w := newWorld(t).start(ctx)
-		after(time.Second)
+		w.after(time.Second)
 		block := make(chan struct{})
 		w.feed.Intercept = func(_ http.ResponseWriter, r *http.Request) bool {
 			<-block
@@ -181,7 +182,7 @@ func TestGapIsStaleAtOnce(t *testing.T) {
 			return []string{w.altered(typ, message, func(c map[string]any) { c["prev"] = feedtest.Hash("a", "b") + feedtest.Hash("a", "b")[:21] })}, true
 		})
 		w.feed.Block("jti", "x", life)
-		after(0)
+		w.after(0)
 		w.state(verify.RevocationStale)
 		if got := w.routes(w.token()); got != [3]int{200, 200, 503} {
 			t.Errorf("%v", got)
@@ -190,7 +191,7 @@ func TestGapIsStaleAtOnce(t *testing.T) {
 			t.Error("not logged")
 		}
 		close(block)
-		after(20 * time.Second)
+		w.after(20 * time.Second)
 		w.state(verify.RevocationFresh)
 	})
 }
@@ -202,7 +203,7 @@ func TestReplayedBatches(t *testing.T) {
 		w.feed.Block("sub", "u1", life)
 		w.feed.Block("sub", "u2", life)
 		w.feed.Epoch("sub", "u1", time.Now().Add(-time.Hour), life)
-		after(0)
+		w.after(0)
 		old := w.feed.Batch(1, 2)
 		overlap := func(string) string { return w.feed.Batch(2, 4) }
 		w.edits(func(typ, message string) ([]string, bool) {
@@ -212,7 +213,7 @@ func TestReplayedBatches(t *testing.T) {
 			return []string{message}, false
 		})
 		w.feed.Block("sub", "u4", life)
-		after(0)
+		w.after(0)
 		w.accepts(w.token(set("sub", "u1"))) // the block of entry 1 did not come back
 		w.refuses(w.token(set("sub", "u2")), verify.ErrRevoked)
 		w.refuses(w.token(set("sub", "u4")), verify.ErrRevoked)
@@ -224,7 +225,7 @@ func TestReplayedBatches(t *testing.T) {
 			return []string{w.altered(typ, w.feed.Batch(4, 5), func(c map[string]any) { c["prev"] = w.feed.About()["feed_id"] })}, true
 		})
 		w.feed.Block("sub", "u5", life)
-		after(0)
+		w.after(0)
 		if s := w.v.Revocation(); s.Resyncs != 1 {
 			t.Errorf("%+v", s)
 		}
@@ -297,9 +298,9 @@ func TestHeartbeatsThatProveNothing(t *testing.T) {
 				return nil
 			}
 			w.start(ctx)
-			after(16 * time.Second)
+			w.after(16 * time.Second)
 			w.state(verify.RevocationStale)
-			after(10 * time.Minute)
+			w.after(10 * time.Minute)
 			w.state(verify.RevocationStale)
 			if n := w.log.count("revocations are stale"); n != 1 {
 				t.Errorf("said %d times", n)
@@ -309,7 +310,7 @@ func TestHeartbeatsThatProveNothing(t *testing.T) {
 				t.Errorf("%d requests", n)
 			}
 			w.feed.Edit = nil
-			after(30 * time.Second)
+			w.after(30 * time.Second)
 			w.state(verify.RevocationFresh)
 		})
 	}
@@ -320,7 +321,7 @@ func TestHeartbeatsThatProveNothing(t *testing.T) {
 func TestBatchesOfOldNews(t *testing.T) {
 	inBubble(t, "read_at stands still", func(t *testing.T, ctx context.Context) {
 		w := newWorld(t).start(ctx)
-		after(6 * time.Second)
+		w.after(6 * time.Second)
 		readAt := time.Now().UnixMilli()
 		w.edits(func(typ, message string) ([]string, bool) {
 			if typ == feedtest.Heartbeat {
@@ -330,7 +331,7 @@ func TestBatchesOfOldNews(t *testing.T) {
 		})
 		for i := range 5 {
 			w.feed.Block("jti", fmt.Sprint("x", i), life)
-			after(4 * time.Second)
+			w.after(4 * time.Second)
 			w.refuses(w.token(set("jti", fmt.Sprint("x", i))), verify.ErrRevoked)
 		}
 		w.state(verify.RevocationStale)
@@ -344,7 +345,7 @@ func TestClocksDifferALittle(t *testing.T) {
 			w := newWorld(t)
 			w.shift = shift
 			w.start(ctx)
-			after(time.Minute)
+			w.after(time.Minute)
 			w.state(verify.RevocationFresh)
 		})
 	}
@@ -363,7 +364,7 @@ func TestAnotherFeed(t *testing.T) {
 		w.feed.Restart("F2")
 		w.feed.Epoch("iss", issuer, time.Now(), life)
 		old := w.token(set("jti", "t2"))
-		after(10 * time.Second)
+		w.after(10 * time.Second)
 		w.state(verify.RevocationFresh)
 		w.refuses(old, verify.ErrRevoked)
 		w.accepts(w.token())
@@ -379,32 +380,32 @@ func TestAnotherFeed(t *testing.T) {
 			return false
 		}
 		w.edits(func(typ, message string) ([]string, bool) { return []string{formerBeat}, true })
-		after(10 * time.Second)
+		w.after(10 * time.Second)
 		w.state(verify.RevocationStale)
-		after(time.Minute)
+		w.after(time.Minute)
 		w.state(verify.RevocationStale)
 		w.refuses(old, verify.ErrRevoked)
 		if s := w.v.Revocation(); s.FeedID != "F2" {
 			t.Errorf("%+v", s)
 		}
 		w.feed.Intercept = nil
-		after(time.Minute)
+		w.after(time.Minute)
 		w.state(verify.RevocationFresh)
 	})
 	inBubble(t, "a replica that still has the former one", func(t *testing.T, ctx context.Context) {
 		w := newWorld(t).start(ctx)
-		after(time.Second)
+		w.after(time.Second)
 		former := feedtest.New(issuer, "F1", w.feedKey.jose())
 		w.feed.Restart("F2")
 		w.feed.Block("jti", "t1", life)
-		after(10 * time.Second)
+		w.after(10 * time.Second)
 		w.refuses(w.token(), verify.ErrRevoked)
 		w.feed.Intercept = func(a http.ResponseWriter, r *http.Request) bool {
 			former.ServeHTTP(a, r)
 			return true
 		}
 		w.feed.Cut()
-		after(time.Minute)
+		w.after(time.Minute)
 		w.state(verify.RevocationStale)
 		w.refuses(w.token(), verify.ErrRevoked)
 		if s := w.v.Revocation(); s.FeedID != "F2" {
@@ -415,7 +416,7 @@ func TestAnotherFeed(t *testing.T) {
 		w := newWorld(t)
 		other := feedtest.New(issuer, "F0", w.feedKey.jose())
 		older := other.Snapshot()
-		after(time.Second)
+		w.after(time.Second)
 		w.feed.Block("jti", "t1", life)
 		w.start(ctx)
 		w.feed.Intercept = func(a http.ResponseWriter, r *http.Request) bool {
@@ -429,7 +430,7 @@ func TestAnotherFeed(t *testing.T) {
 		w.feed.Block("jti", "t2", life)
 		w.feed.Compact()
 		w.feed.Cut()
-		after(time.Minute)
+		w.after(time.Minute)
 		w.refuses(w.token(), verify.ErrRevoked)
 		w.state(verify.RevocationStale)
 	})
@@ -444,7 +445,7 @@ func TestLogWentBack(t *testing.T) {
 			for _, id := range []string{"a", "b", "lost"} {
 				w.feed.Block("jti", id, life)
 			}
-			after(time.Second)
+			w.after(time.Second)
 			w.feed.Truncate(2)
 			for i := range more {
 				w.feed.Block("jti", fmt.Sprint("new", i), life)
@@ -459,7 +460,7 @@ func TestLogWentBack(t *testing.T) {
 					return true
 				}
 			}
-			after(time.Minute)
+			w.after(time.Minute)
 			w.state(verify.RevocationFresh)
 			if s := w.v.Revocation(); s.Seq != int64(2+more) {
 				t.Errorf("%+v", s)
@@ -471,7 +472,7 @@ func TestLogWentBack(t *testing.T) {
 				w.refuses(w.token(set("jti", fmt.Sprint("new", i))), verify.ErrRevoked)
 			}
 			w.accepts(w.token())
-			after(life + 2*time.Minute)
+			w.after(life + 2*time.Minute)
 			if s := w.v.Revocation(); s.Entries != 0 || s.State != verify.RevocationFresh {
 				t.Errorf("%+v", s)
 			}
@@ -495,10 +496,10 @@ func TestEntriesAreForgotten(t *testing.T) {
 				if from == "snapshot" {
 					w.start(ctx)
 				}
-				after(time.Second)
+				w.after(time.Second)
 				w.shift = jump
 				w.feed.Now = func() time.Time { return time.Now().Add(jump) }
-				after(9*time.Minute + 50*time.Second)
+				w.after(9*time.Minute + 50*time.Second)
 				w.refuses(w.token(), verify.ErrRevoked)
 				if s := w.v.Revocation(); s.Entries != 3 {
 					t.Errorf("early: %+v", s)
@@ -508,7 +509,7 @@ func TestEntriesAreForgotten(t *testing.T) {
 					return
 				}
 				w.state(verify.RevocationFresh)
-				after(2*time.Minute + 15*time.Second)
+				w.after(2*time.Minute + 15*time.Second)
 				if s := w.v.Revocation(); s.Entries != 1 {
 					t.Errorf("not forgotten: %+v", s)
 				}
@@ -526,15 +527,15 @@ func TestOwnClockJumps(t *testing.T) {
 		inBubble(t, jump.String(), func(t *testing.T, ctx context.Context) {
 			w := newWorld(t).start(ctx)
 			w.feed.Block("jti", "bad", life)
-			after(time.Second)
+			w.after(time.Second)
 			w.shift = jump
 			w.state(verify.RevocationStale)
-			after(time.Minute)
+			w.after(time.Minute)
 			w.state(verify.RevocationStale)
 			w.refuses(w.token(set("jti", "bad")), verify.ErrRevoked)
 			w.accepts(w.token())
 			w.shift = 0
-			after(time.Minute)
+			w.after(time.Minute)
 			w.state(verify.RevocationFresh)
 			w.refuses(w.token(set("jti", "bad")), verify.ErrRevoked)
 		})
@@ -561,12 +562,12 @@ func TestTooManyEntries(t *testing.T) {
 				fill(w, 100)
 			}
 			old := w.token()
-			after(59 * time.Second)
+			w.after(59 * time.Second)
 			w.state(verify.RevocationStale)
 			if got := w.routes(old); got != [3]int{200, 200, 503} {
 				t.Errorf("young: %v", got)
 			}
-			after(2 * time.Second)
+			w.after(2 * time.Second)
 			if got := w.routes(old); got != [3]int{401, 401, 401} {
 				t.Errorf("old: %v", got)
 			}
@@ -579,7 +580,7 @@ func TestTooManyEntries(t *testing.T) {
 			if err := w.v.Ready(); err != nil {
 				t.Error(err)
 			}
-			after(7 * time.Minute) // the storm is over
+			w.after(7 * time.Minute) // the storm is over
 			w.state(verify.RevocationFresh)
 			w.refuses(w.token(set("jti", "bad")), verify.ErrRevoked)
 			if s := w.v.Revocation(); s.Full || s.Entries != 1 {
@@ -604,7 +605,7 @@ func TestColdStart(t *testing.T) {
 			t.Errorf("%v", got)
 		}
 		heal()
-		after(40 * time.Second)
+		w.after(40 * time.Second)
 		if err := w.v.Ready(); err != nil {
 			t.Error(err)
 		}
@@ -612,19 +613,19 @@ func TestColdStart(t *testing.T) {
 	})
 	inBubble(t, "an issuer that comes up later", func(t *testing.T, ctx context.Context) {
 		w := newWorld(t)
-		up := false
+		var up atomic.Bool
 		w.start(ctx, verify.WithHTTPClient(&http.Client{Transport: transport(func(r *http.Request) (*http.Response, error) {
-			if !up {
+			if !up.Load() {
 				return nil, errors.New("connection refused")
 			}
 			return w.RoundTrip(r)
 		})}))
-		after(time.Minute)
-		up = true
+		w.after(time.Minute)
+		up.Store(true)
 		for w.v.Stats().Keys == 0 {
-			after(time.Second)
+			w.after(time.Second)
 		}
-		after(time.Second)
+		w.after(time.Second)
 		w.state(verify.RevocationFresh)
 		if err := w.v.Ready(); err != nil {
 			t.Error(err)
@@ -639,7 +640,7 @@ func TestColdStart(t *testing.T) {
 		if got := w.routes(old); got != [3]int{200, 200, 503} {
 			t.Errorf("young: %v", got)
 		}
-		after(time.Minute)
+		w.after(time.Minute)
 		if got := w.routes(old); got != [3]int{200, 401, 503} {
 			t.Errorf("old: %v", got)
 		}
@@ -659,11 +660,11 @@ func TestNoFeed(t *testing.T) {
 		if err := w.v.Ready(); err != nil {
 			t.Error(err)
 		}
-		after(time.Minute)
+		w.after(time.Minute)
 		if got := w.routes(w.token(set("iat", time.Now().Unix()-60))); got != [3]int{200, 401, 503} {
 			t.Errorf("%v", got)
 		}
-		after(30 * time.Minute)
+		w.after(30 * time.Minute)
 		if n := w.log.count("revocations are not followed"); n != 1 {
 			t.Errorf("said %d times", n)
 		}
@@ -671,14 +672,14 @@ func TestNoFeed(t *testing.T) {
 		w.feed = feed // the provider was upgraded
 		w.mu.Unlock()
 		feed.Block("jti", "t1", life)
-		after(6 * time.Minute)
+		w.after(6 * time.Minute)
 		w.state(verify.RevocationFresh)
 		w.refuses(w.token(), verify.ErrRevoked)
 		w.mu.Lock()
 		w.feed = nil // and set back: what was followed is not silently given up
 		w.mu.Unlock()
 		feed.Cut()
-		after(time.Minute)
+		w.after(time.Minute)
 		w.state(verify.RevocationStale)
 		w.refuses(w.token(), verify.ErrRevoked)
 	})
@@ -710,7 +711,7 @@ func TestWhereTheFeedMayBe(t *testing.T) {
 			w := newWorld(t)
 			w.endpoint = endpoint
 			w.start(ctx)
-			after(time.Minute)
+			w.after(time.Minute)
 			w.state(verify.RevocationCold)
 			if n := len(w.feed.Requests()); n != 0 {
 				t.Errorf("%d requests", n)
@@ -740,7 +741,7 @@ func TestWhereTheFeedMayBe(t *testing.T) {
 			return w.RoundTrip(r)
 		})}
 		w.start(ctx, verify.WithHTTPClient(client))
-		after(time.Minute)
+		w.after(time.Minute)
 		w.state(verify.RevocationCold)
 		if evil != 0 {
 			t.Errorf("%d requests to another host", evil)
@@ -766,7 +767,7 @@ func TestFeedToken(t *testing.T) {
 			}
 			return "secret-1", nil
 		}))
-		after(20 * time.Second)
+		w.after(20 * time.Second)
 		w.state(verify.RevocationFresh)
 		if given < 3 {
 			t.Errorf("asked %d times", given)
@@ -799,10 +800,10 @@ func TestReconnect(t *testing.T) {
 		w.start(ctx)
 		for i := range 5 {
 			w.feed.Block("jti", fmt.Sprint("x", i), life)
-			after(6 * time.Second)
+			w.after(6 * time.Second)
 			w.feed.Cut()
 			w.feed.Block("jti", fmt.Sprint("y", i), life)
-			after(2 * time.Second)
+			w.after(2 * time.Second)
 			w.state(verify.RevocationFresh)
 			w.refuses(w.token(set("jti", fmt.Sprint("y", i))), verify.ErrRevoked)
 		}
@@ -818,7 +819,7 @@ func TestReconnect(t *testing.T) {
 		w.feed.Block("jti", "t1", life)
 		w.feed.Compact()
 		w.feed.Cut()
-		after(10 * time.Second)
+		w.after(10 * time.Second)
 		w.refuses(w.token(), verify.ErrRevoked)
 		if s := w.v.Revocation(); s.Snapshots != 2 || s.State != verify.RevocationFresh {
 			t.Errorf("%+v", s)
@@ -842,20 +843,20 @@ func TestBufferedStream(t *testing.T) {
 			return true
 		}
 		w.start(ctx)
-		after(30 * time.Second)
+		w.after(30 * time.Second)
 		w.state(verify.RevocationFresh)
 		if !w.v.Revocation().Polling {
 			t.Error("not polling")
 		}
 		w.feed.Block("jti", "t1", life)
-		after(0)
+		w.after(0)
 		w.refuses(w.token(), verify.ErrRevoked)
 		for range 300 {
-			after(time.Second)
+			w.after(time.Second)
 			w.state(verify.RevocationFresh)
 		}
 		buffers = false
-		after(10 * time.Minute)
+		w.after(10 * time.Minute)
 		w.state(verify.RevocationFresh)
 		if w.v.Revocation().Polling {
 			t.Error("still polling")
@@ -931,19 +932,19 @@ func TestRudeFeeds(t *testing.T) {
 				if d := time.Since(began); d > 5*time.Second {
 					t.Errorf("New took %v", d)
 				}
-				after(20 * time.Second)
+				w.after(20 * time.Second)
 				if what == "all" {
 					w.state(verify.RevocationCold)
 				} else {
 					w.state(verify.RevocationStale)
 					w.refuses(w.token(set("jti", "bad")), verify.ErrRevoked)
 				}
-				after(10 * time.Minute)
+				w.after(10 * time.Minute)
 				if n := len(w.feed.Requests()); n > 200 {
 					t.Errorf("%d requests in ten minutes", n)
 				}
 				rude = false
-				after(3 * time.Minute) // a snapshot may drip that long
+				w.after(3 * time.Minute) // a snapshot may drip that long
 				w.state(verify.RevocationFresh)
 				w.refuses(w.token(set("jti", "bad")), verify.ErrRevoked)
 			})
@@ -962,7 +963,7 @@ func TestRetryAfter(t *testing.T) {
 				return true
 			}
 			w.start(ctx)
-			after(110 * time.Second)
+			w.after(110 * time.Second)
 			if n := len(w.feed.Requests()); n > most || n < 2 {
 				t.Errorf("%d requests", n)
 			}
@@ -1052,10 +1053,10 @@ func TestBrokenSnapshots(t *testing.T) {
 				return true
 			}
 			w.start(ctx)
-			after(time.Minute)
+			w.after(time.Minute)
 			w.state(verify.RevocationCold)
 			broken = false
-			after(time.Minute)
+			w.after(time.Minute)
 			w.state(verify.RevocationFresh)
 			w.refuses(w.token(set("jti", "bad")), verify.ErrRevoked)
 		})
@@ -1064,7 +1065,7 @@ func TestBrokenSnapshots(t *testing.T) {
 		w := newWorld(t)
 		w.feed.Block("kid", "f1", 0)
 		w.start(ctx)
-		after(time.Minute)
+		w.after(time.Minute)
 		w.state(verify.RevocationCold)
 	})
 }
@@ -1078,10 +1079,10 @@ func TestRevokedKeys(t *testing.T) {
 		w.publish(w.key, w.feedKey, next)
 		w.start(ctx)
 		w.feed.Block("kid", "f1", 0)
-		after(20 * time.Second)
+		w.after(20 * time.Second)
 		w.state(verify.RevocationStale) // what f1 signs counts for nothing now
 		w.feed.Rekey(next.jose())
-		after(30 * time.Second)
+		w.after(30 * time.Second)
 		w.state(verify.RevocationFresh)
 		w.accepts(w.token())
 	})
@@ -1095,7 +1096,7 @@ func TestFollowingEnds(t *testing.T) {
 		cancel()
 		synctest.Wait()
 		w.feed.Block("jti", "t1", life)
-		after(time.Minute)
+		w.after(time.Minute)
 		w.state(verify.RevocationStale)
 		w.accepts(w.token())
 	})

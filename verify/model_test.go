@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -46,6 +47,7 @@ const subjects = 6
 type model struct {
 	*world
 	random *rand.Rand
+	chance *rand.Rand // of what disturb does, under mu
 	steps  []string
 
 	// What the feed says of each subject: the latest entry.
@@ -60,6 +62,7 @@ type model struct {
 	seqs     []time.Time         // when each entry was appended
 	feeds    int
 
+	mu        sync.Mutex      // over what the feed's goroutines use too
 	disturbed bool            // messages are changed on their way
 	silent    bool            // nothing gets through
 	genuine   []sent          // what got through as it was signed
@@ -86,15 +89,19 @@ func (m *model) sent(message string) {
 }
 
 func newModel(t *testing.T, ctx context.Context, seed uint64) *model {
-	m := &model{world: newWorld(t), random: rand.New(rand.NewPCG(seed, 1))}
+	m := &model{world: newWorld(t), random: rand.New(rand.NewPCG(seed, 1)), chance: rand.New(rand.NewPCG(seed, 2))}
 	m.feed.Intercept = func(a http.ResponseWriter, r *http.Request) bool {
-		if m.silent {
+		m.mu.Lock()
+		silent := m.silent
+		m.mu.Unlock()
+		if silent {
 			<-r.Context().Done()
-			return true
 		}
-		return false
+		return silent
 	}
 	m.feed.Edit = func(typ, message string) []string {
+		m.mu.Lock()
+		defer m.mu.Unlock()
 		if !m.disturbed {
 			m.sent(message)
 			return []string{message}
@@ -108,7 +115,7 @@ func newModel(t *testing.T, ctx context.Context, seed uint64) *model {
 // disturb changes a message on its way as somebody without the key could, or a
 // replica that is broken.
 func (m *model) disturb(typ, message string) []string {
-	switch m.random.IntN(7) {
+	switch m.chance.IntN(7) {
 	case 0:
 		return nil // lost
 	case 1:
@@ -150,11 +157,11 @@ func (m *model) step() {
 		m.entered(i)
 		note("epoch %d for %v", i, life)
 	case 6:
-		m.silent = !m.silent
+		m.toggle(&m.silent)
 		m.feed.Cut()
 		note("silent: %v", m.silent)
 	case 7, 8:
-		m.disturbed = !m.disturbed
+		m.toggle(&m.disturbed)
 		note("disturbed: %v", m.disturbed)
 	case 9:
 		m.feed.Cut()
@@ -179,6 +186,13 @@ func (m *model) step() {
 	}
 	after(0)
 	m.check()
+}
+
+// toggle turns a switch that the feed's goroutines look at.
+func (m *model) toggle(on *bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	*on = !*on
 }
 
 func (m *model) entered(i int) {
@@ -211,7 +225,10 @@ func (m *model) check() {
 		if s.Age > 15*time.Second+time.Millisecond {
 			fail("fresh, though nothing has come for %v", s.Age)
 		}
-		if !slices.ContainsFunc(m.genuine, func(g sent) bool {
+		m.mu.Lock()
+		genuine := slices.Clone(m.genuine)
+		m.mu.Unlock()
+		if !slices.ContainsFunc(genuine, func(g sent) bool {
 			return g.at.Sub(shown).Abs() < time.Millisecond && g.seq <= s.Seq && g.feed == s.FeedID
 		}) {
 			fail("fresh by nothing genuine, %v ago", s.Age)
@@ -255,7 +272,11 @@ func (m *model) run(steps int) {
 	for range steps {
 		m.step()
 	}
-	m.silent, m.disturbed = false, false
+	for _, on := range []*bool{&m.silent, &m.disturbed} {
+		if *on {
+			m.toggle(on)
+		}
+	}
 	m.feed.Cut()
 	after(2 * time.Minute)
 	m.check()

@@ -76,10 +76,26 @@ func newWorld(t *testing.T) *world {
 func (w *world) start(ctx context.Context, opts ...verify.Option) *world {
 	w.t.Helper()
 	w.v = w.provider.verifierIn(ctx, w.t, append([]verify.Option{
-		verify.WithNow(func() time.Time { return time.Now().Add(w.shift) }),
+		verify.WithNow(func() time.Time {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			return time.Now().Add(w.shift)
+		}),
 		verify.WithLogger(slog.New(&w.log)),
 	}, opts...)...)
 	return w
+}
+
+// after lets the time pass and what is due happen, all of which sees what the test
+// has set before.
+func (w *world) after(d time.Duration) {
+	w.mu.Lock()
+	feed := w.feed
+	w.mu.Unlock()
+	if feed != nil {
+		feed.Requests()
+	}
+	after(d)
 }
 
 // token signs a token issued now.
@@ -155,7 +171,7 @@ func TestRevoked(t *testing.T) {
 					if from == "snapshot" {
 						w.start(ctx)
 					}
-					after(0)
+					w.after(0)
 					w.state(verify.RevocationFresh)
 					w.refuses(before, verify.ErrRevoked)
 					w.refuses(w.token(everything()...), verify.ErrRevoked) // the same second counts as before
@@ -165,7 +181,7 @@ func TestRevoked(t *testing.T) {
 					} else {
 						w.accepts(other)
 					}
-					after(2 * time.Second)
+					w.after(2 * time.Second)
 					if later := w.token(everything()...); effect == "block" {
 						w.refuses(later, verify.ErrRevoked)
 					} else {
@@ -186,7 +202,7 @@ func TestKindsAreApart(t *testing.T) {
 		w := newWorld(t).start(ctx)
 		w.feed.Block("sid", "u7", life)
 		w.feed.Block("client", "t7", life)
-		after(0)
+		w.after(0)
 		w.accepts(w.token(everything()...))
 	})
 }
@@ -195,15 +211,15 @@ func TestLatestEntryCounts(t *testing.T) {
 	inBubble(t, "an epoch lifts a block", func(t *testing.T, ctx context.Context) {
 		w := newWorld(t).start(ctx)
 		w.feed.Block("sub", "alice", life)
-		after(time.Minute)
+		w.after(time.Minute)
 		w.refuses(w.token(), verify.ErrRevoked)
 		old := w.token()
 		w.feed.Epoch("sub", "alice", time.Now(), life)
-		after(time.Second)
+		w.after(time.Second)
 		w.refuses(old, verify.ErrRevoked)
 		w.accepts(w.token())
 		w.feed.Block("sub", "alice", life)
-		after(0)
+		w.after(0)
 		w.refuses(w.token(), verify.ErrRevoked)
 		if s := w.v.Revocation(); s.Entries != 1 || s.Seq != 3 || s.Batches != 3 {
 			t.Errorf("%+v", s)
@@ -222,7 +238,7 @@ func TestRememberedTokenIsRevoked(t *testing.T) {
 			t.Fatalf("not remembered: %+v", s)
 		}
 		w.feed.Block("jti", "t1", life)
-		after(0)
+		w.after(0)
 		w.refuses(token, verify.ErrRevoked)
 		if got := w.route(verify.Open, token); got != http.StatusUnauthorized {
 			t.Errorf("status %d", got)
@@ -234,7 +250,7 @@ func TestRevokedAnswer(t *testing.T) {
 	inBubble(t, "401 invalid_token", func(t *testing.T, ctx context.Context) {
 		w := newWorld(t).start(ctx)
 		w.feed.Block("jti", "t1", life)
-		after(0)
+		w.after(0)
 		r := httptest.NewRequest("GET", "/", nil)
 		r.Header.Set("Authorization", "Bearer "+w.token())
 		a := httptest.NewRecorder()
@@ -272,14 +288,14 @@ func (w *world) partition() (heal func()) {
 func TestWhenStale(t *testing.T) {
 	inBubble(t, "partition", func(t *testing.T, ctx context.Context) {
 		w := newWorld(t).start(ctx)
-		after(time.Second)
+		w.after(time.Second)
 		first := w.token()
 		heal := w.partition()
 		w.feed.Block("jti", "t1", life) // nobody hears of it
 		silent := time.Now()
 		lastOpen, lastSoft, lastClosed := time.Duration(0), time.Duration(0), time.Duration(0)
 		for range 11 * 60 {
-			after(time.Second)
+			w.after(time.Second)
 			young := w.token(set("jti", "t2"))
 			switch w.route(verify.Open, first) {
 			case http.StatusOK:
@@ -318,7 +334,7 @@ func TestWhenStale(t *testing.T) {
 			t.Errorf("stale is not unready: %v", err)
 		}
 		heal()
-		after(30 * time.Second)
+		w.after(30 * time.Second)
 		w.state(verify.RevocationFresh)
 		w.refuses(w.token(), verify.ErrRevoked)
 		if w.log.count("followed again") != 1 {
@@ -332,7 +348,7 @@ func TestWhenStale(t *testing.T) {
 		w := newWorld(t).start(ctx)
 		old := w.token()
 		w.partition()
-		after(70 * time.Second)
+		w.after(70 * time.Second)
 		ask := func(p verify.Policy) *httptest.ResponseRecorder {
 			r := httptest.NewRequest("GET", "/", nil)
 			r.Header.Set("Authorization", "Bearer "+old)
@@ -365,7 +381,7 @@ func TestWhenStale(t *testing.T) {
 				t.Errorf("default %d, fresh: %v", r.policy, got)
 			}
 			w.partition()
-			after(70 * time.Second)
+			w.after(70 * time.Second)
 			if got := w.routes(old); got != r.want {
 				t.Errorf("default %d, stale: %v", r.policy, got)
 			}

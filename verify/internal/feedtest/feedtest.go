@@ -196,7 +196,8 @@ func (f *Feed) cutAll() {
 	f.cut = make(chan struct{})
 }
 
-// Requests are the documents asked for so far, in order.
+// Requests are the documents asked for so far, in order. Whatever a test has set
+// before is seen by the requests after it.
 func (f *Feed) Requests() []string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -334,13 +335,13 @@ func (f *Feed) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	document := r.URL.Path[strings.LastIndexByte(r.URL.Path, '/')+1:]
 	f.mu.Lock()
 	f.requests = append(f.requests, document)
-	closed := f.closed
+	closed, intercept := f.closed, f.Intercept
 	f.mu.Unlock()
 	if closed {
 		w.WriteHeader(http.StatusServiceUnavailable)
 		return
 	}
-	if f.Intercept != nil && f.Intercept(w, r) {
+	if intercept != nil && intercept(w, r) {
 		return
 	}
 	switch document {
@@ -400,10 +401,13 @@ func (r *reader) next(beat bool) (messages []message, resync string, ahead bool,
 }
 
 func (f *Feed) edited(m message) []string {
-	if f.Edit == nil {
+	f.mu.Lock()
+	edit := f.Edit
+	f.mu.Unlock()
+	if edit == nil {
 		return []string{m.text}
 	}
-	return f.Edit(m.typ, m.text)
+	return edit(m.typ, m.text)
 }
 
 func (f *Feed) stream(w http.ResponseWriter, r *http.Request) {
