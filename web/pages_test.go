@@ -158,7 +158,7 @@ func TestEveryRoute(t *testing.T) {
 		in := b.sessionName() + "=" + b.cookie("session") + "; " + b.bindingName() + "=" + b.cookie("browser")
 		pages, errors, redirects := 0, 0, 0
 		err := chi.Walk(s.public.(chi.Routes), func(method, route string, _ http.Handler, _ ...func(http.Handler) http.Handler) error {
-			if method != http.MethodGet && method != http.MethodPost {
+			if method != http.MethodGet && method != http.MethodPost || route == provider.PathFeedStream { // which does not end
 				return nil
 			}
 			for _, cookies := range []string{"", in, strings.Replace(in, b.cookie("session"), "forged", 1)} {
