@@ -19,10 +19,13 @@ import (
 
 // The canary is a known text, sealed when the database is new: a
 // key-encryption key that does not open it is not this database's. It also
-// says which key-encryption key seals new rows; see Rewrap.
+// says which key-encryption key seals new rows (see Rewrap), and by its text
+// that all rows are authenticated: otherwise whoever can write to the database
+// could take away what authenticates them, and have what is there adopted.
 const (
 	purposeCanary = "canary"
-	canaryText    = "signet canary v1"
+	canaryText    = "signet canary v2: rows are authenticated"
+	canaryBefore  = "signet canary v1" // of an older release
 )
 
 // Keeper carries the keys of a database through their lives. Any number of
@@ -147,7 +150,7 @@ func (k *Keeper) attempt(ctx context.Context, now time.Time, decide func(*draft)
 		if !current.follows(have) {
 			return errMoved
 		}
-		if current.macs = have.macs; have.prepared() {
+		if current.macs = have.macs; len(have.rows) > 0 {
 			if err := current.check(); err != nil {
 				return err
 			}
@@ -203,8 +206,8 @@ func (k *Keeper) decide(have inventory, now time.Time, decide func(*draft) error
 type supply struct {
 	keys    []storage.SigningKey
 	secrets []storage.SealedSecret
-	canary  *storage.SealedSecret // nil when there is one
-	rows    *storage.SealedSecret // likewise
+	canary  *storage.SealedSecret // nil when there is one, and not an older release's
+	rows    *storage.SealedSecret // nil when there is one
 	macs    rowMACs
 }
 
@@ -266,10 +269,10 @@ func (k *Keeper) make(ctx context.Context, have inventory, want draft, now time.
 	}
 	for _, one := range []struct {
 		purpose string
-		have    int
+		have    bool
 		made    **storage.SealedSecret
-	}{{purposeRows, len(have.rows), &made.rows}, {purposeCanary, len(have.canary), &made.canary}} {
-		if one.have > 0 {
+	}{{purposeRows, len(have.rows) > 0, &made.rows}, {purposeCanary, have.vouched, &made.canary}} {
+		if one.have {
 			continue
 		}
 		s := storage.SealedSecret{Purpose: one.purpose, UseFrom: now, CreatedAt: now}
@@ -300,18 +303,13 @@ func (k *Keeper) write(ctx context.Context, tx storage.Tx, have inventory, want 
 		if s == nil {
 			continue
 		}
-		s := *s
-		s.MAC = made.macs.ofSecret(s)
-		if err := tx.CreateSealedSecret(ctx, s); err != nil {
-			return fmt.Errorf("create sealed secret: %w", err)
+		s, put := *s, tx.CreateSealedSecret
+		if s.Purpose == purposeCanary && len(have.canary) > 0 { // of an older release
+			s.CreatedAt, put = have.canary[0].CreatedAt, tx.UpdateSealedSecret
 		}
-	}
-	for _, s := range have.canary {
-		if s.MAC == nil { // of an older release
-			s.MAC = made.macs.ofSecret(s)
-			if err := tx.UpdateSealedSecret(ctx, s); err != nil {
-				return fmt.Errorf("update sealed secret: %w", err)
-			}
+		s.MAC = made.macs.ofSecret(s)
+		if err := put(ctx, s); err != nil {
+			return fmt.Errorf("write sealed secret: %w", err)
 		}
 	}
 	before := make(map[string]storage.SigningKey)
@@ -411,6 +409,7 @@ type inventory struct {
 	secrets []storage.SealedSecret // of secretPurposes
 	canary  []storage.SealedSecret
 	rows    []storage.SealedSecret
+	vouched bool     // the canary says that rows are authenticated
 	used    []string // keys that client secrets are hashed with
 	sealer  *Sealer  // for new rows
 	macs    rowMACs
@@ -466,14 +465,14 @@ func takeInventory(ctx context.Context, r storage.Reader, sealer *Sealer) (inven
 func sealedPurposes() []string { return append(secretPurposes(), purposeCanary, purposeRows) }
 
 // prepared reports whether what all else rests on is there.
-func (inv inventory) prepared() bool { return len(inv.canary) > 0 && len(inv.rows) > 0 }
+func (inv inventory) prepared() bool { return inv.vouched && len(inv.rows) > 0 }
 
 func (inv inventory) draft() draft {
 	return draft{slices.Clone(inv.keys), slices.Clone(inv.secrets)}
 }
 
 // open checks that the rows can be read and are as they were written, and sets
-// macs unless the database is new or of an older release.
+// vouched and macs unless the database is new or of an older release.
 func (inv *inventory) open(ctx context.Context) error {
 	if len(inv.canary) > 1 || len(inv.rows) > 1 {
 		return fmt.Errorf("sealed secrets: more than one for %s or %s: %w", purposeCanary, purposeRows, ErrAltered)
@@ -483,11 +482,16 @@ func (inv *inventory) open(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("canary: %w", err)
 		}
-		if string(text) != canaryText {
+		if inv.vouched = string(text) == canaryText; !inv.vouched && string(text) != canaryBefore {
 			return fmt.Errorf("canary: %w: it opens to something else", ErrWrongKEK)
 		}
 	}
-	if len(inv.rows) == 0 {
+	switch {
+	case inv.vouched && len(inv.rows) == 0:
+		return fmt.Errorf("what authenticates rows is gone: %w", ErrAltered)
+	case len(inv.canary) == 0 && len(inv.keys)+len(inv.secrets)+len(inv.rows) > 0:
+		return fmt.Errorf("the canary is gone: %w", ErrAltered)
+	case len(inv.rows) == 0:
 		return inv.admit(ctx)
 	}
 	var err error
@@ -536,7 +540,8 @@ func (inv inventory) admit(ctx context.Context) error {
 
 // follows reports whether what was made for the earlier inventory fits this one.
 func (inv inventory) follows(earlier inventory) bool {
-	if inv.sealer.Primary.ID() != earlier.sealer.Primary.ID() || len(inv.canary) != len(earlier.canary) || len(inv.rows) != len(earlier.rows) {
+	if inv.sealer.Primary.ID() != earlier.sealer.Primary.ID() || len(inv.rows) != len(earlier.rows) ||
+		!slices.EqualFunc(inv.canary, earlier.canary, func(a, b storage.SealedSecret) bool { return bytes.Equal(a.Sealed, b.Sealed) }) {
 		return false
 	}
 	if len(inv.rows) == 0 { // what was admitted must be what is there

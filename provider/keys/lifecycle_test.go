@@ -281,7 +281,7 @@ func TestManyAtOnceMakeOneSuccessor(t *testing.T) {
 }
 
 // rowsOf returns the rows as they are in the database.
-func rowsOf(t *testing.T, store storage.Store) inventory {
+func rowsOf(t *testing.T, store storage.Reader) inventory {
 	t.Helper()
 	have, err := takeInventory(t.Context(), store, testSealer())
 	if err != nil {
@@ -569,6 +569,25 @@ func TestCompromise(t *testing.T) {
 
 // Whoever can write to the database can neither publish a key of their own nor
 // let one sign longer: such a row is not used, and nothing starts.
+// unauthenticated makes the rows look like those of a release that authenticated
+// none of them, and deletes secrets.
+func unauthenticated(ctx context.Context, tx storage.Tx, inv inventory, secrets ...string) error {
+	var faults []error
+	for _, id := range secrets {
+		faults = append(faults, tx.DeleteSealedSecret(ctx, id))
+	}
+	for _, k := range inv.keys {
+		k.MAC = nil
+		faults = append(faults, tx.UpdateSigningKey(ctx, k))
+	}
+	for _, s := range slices.Concat(inv.secrets, inv.canary, inv.rows) {
+		if s.MAC = nil; !slices.Contains(secrets, s.ID) {
+			faults = append(faults, tx.UpdateSealedSecret(ctx, s))
+		}
+	}
+	return errors.Join(faults...)
+}
+
 func TestAlteredRowsAreNotUsed(t *testing.T) {
 	stranger, err := func() (storage.SigningKey, error) {
 		k := storage.SigningKey{Alg: ES256, Purpose: PurposeToken, PublishAt: testNow, SignFrom: testNow.Add(-time.Minute), SignUntil: testNow.Add(time.Hour), RemoveAt: testNow.Add(2 * time.Hour), CreatedAt: testNow}
@@ -610,6 +629,12 @@ func TestAlteredRowsAreNotUsed(t *testing.T) {
 			}, nil},
 			{"what authenticates rows is gone", func(ctx context.Context, tx storage.Tx, inv inventory) error {
 				return tx.DeleteSealedSecret(ctx, inv.rows[0].ID)
+			}, nil},
+			{"and with it every MAC", func(ctx context.Context, tx storage.Tx, inv inventory) error {
+				return unauthenticated(ctx, tx, inv, inv.rows[0].ID)
+			}, nil},
+			{"and the canary", func(ctx context.Context, tx storage.Tx, inv inventory) error {
+				return unauthenticated(ctx, tx, inv, inv.rows[0].ID, inv.canary[0].ID)
 			}, nil},
 		} {
 			store := open()

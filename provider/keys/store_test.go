@@ -252,6 +252,9 @@ func older(t *testing.T, store storage.Store, change func(*firstRows)) {
 	}
 	for i := range rows.secrets {
 		rows.secrets[i].MAC = nil
+		if rows.secrets[i].Purpose == purposeCanary {
+			rows.secrets[i] = canaryOfBefore(t, rows.secrets[i])
+		}
 	}
 	if change != nil {
 		change(&rows)
@@ -269,6 +272,18 @@ func older(t *testing.T, store storage.Store, change func(*firstRows)) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// canaryOfBefore returns the row with the text that does not say that rows are
+// authenticated.
+func canaryOfBefore(t *testing.T, s storage.SealedSecret) storage.SealedSecret {
+	t.Helper()
+	sealed, err := testSealer().Seal(t.Context(), sealedSecretIdentity(s), []byte(canaryBefore))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Sealed, s.WrappedDEK, s.KEKID = sealed.Ciphertext, sealed.WrappedDEK, sealed.KEKID
+	return s
 }
 
 // A database of the release before gets the feed's keys and MACs, once; its
@@ -311,6 +326,29 @@ func TestOlderDatabaseIsAdopted(t *testing.T) {
 		before := version(t, store)
 		if err := ensure(t, store, testSealer(), testNow, ES256); err != nil || version(t, store) != before {
 			t.Errorf("adopted again: %v", err)
+		}
+
+		// An earlier build authenticated rows and had the canary of before.
+		have := rowsOf(t, store)
+		err = store.Update(t.Context(), func(ctx context.Context, tx storage.Tx) error {
+			return tx.UpdateSealedSecret(ctx, canaryOfBefore(t, have.canary[0]))
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := ensure(t, store, testSealer(), testNow, ES256); err != nil {
+			t.Fatal(err)
+		}
+		// Nothing is adopted again.
+		err = store.Update(t.Context(), func(ctx context.Context, tx storage.Tx) error {
+			have = rowsOf(t, tx)
+			return unauthenticated(ctx, tx, have, have.rows[0].ID)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := ensure(t, store, testSealer(), testNow, ES256); !errors.Is(err, ErrAltered) {
+			t.Errorf("adopted a second time: %v", err)
 		}
 	})
 }
