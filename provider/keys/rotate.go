@@ -195,6 +195,12 @@ func (d *draft) advance(s Schedule, places []slot, used []string, now time.Time)
 	}
 }
 
+// hasActive reports whether it is some key's time to sign. Its private half may
+// be destroyed already, by a process whose clock is ahead of this one's.
+func (d *draft) hasActive(place slot, now time.Time) bool {
+	return slices.ContainsFunc(d.keys, func(k storage.SigningKey) bool { return slotOf(k) == place && state(k, now) == StateActive })
+}
+
 // fill gives a slot the keys it lacks.
 func (d *draft) fill(s Schedule, place slot, now time.Time) {
 	list := d.of(place, now)
@@ -205,7 +211,7 @@ func (d *draft) fill(s Schedule, place slot, now time.Time) {
 		d.keys = append(d.keys, k)
 		list = d.of(place, now)
 	}
-	if first := list[0]; !begun(first.SignFrom, now) {
+	if first := list[0]; !begun(first.SignFrom, now) && !d.hasActive(place, now) {
 		s.signsAtOnce(first, now) // it is published, and nothing else can sign
 	}
 	last := list[len(list)-1]

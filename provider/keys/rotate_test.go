@@ -2,6 +2,8 @@ package keys
 
 import (
 	"encoding/json"
+	"reflect"
+	"slices"
 	"testing"
 	"time"
 
@@ -60,5 +62,22 @@ func TestLateSuccessorIsPublishedAsLong(t *testing.T) {
 		if late.PublishAt.After(now) || late.SignFrom.Sub(now) < s.PublishAhead || !last.SignUntil.Equal(late.SignFrom) || !last.RemoveAt.Equal(last.SignUntil.Add(s.Retire)) {
 			t.Errorf("%v before the end: %+v, then %+v", before, last, late)
 		}
+	}
+}
+
+// A process whose clock is behind finds the key whose turn it is destroyed
+// already: it leaves the next one's time alone.
+func TestClockBehindMovesNothing(t *testing.T) {
+	s := DefaultSchedule()
+	rows := testRows(t)
+	active, next := rows.of(ES256)
+	d := draft{keys: []storage.SigningKey{*active, *next}}
+	turn := next.SignFrom
+	d.fill(s, slotOf(*next), turn) // the successor
+	d.keys[0].SealedPrivate = nil
+	before := slices.Clone(d.keys)
+	d.fill(s, slotOf(*next), turn.Add(-2*s.Allowance))
+	if !reflect.DeepEqual(before, d.keys) {
+		t.Errorf("from %+v\nto %+v", before, d.keys)
 	}
 }
