@@ -45,6 +45,12 @@ func (p *Provider) openFeed(ctx context.Context) (*revocation.Feed, error) {
 // admitFeed lets a verifier in: with the scope that an operator may have set,
 // and while there is room. Whoever is let in calls leave.
 func (p *Provider) admitFeed(w http.ResponseWriter, r *http.Request) (leave func(), err error) {
+	// net/http reads a body that a handler left, and would wait for it without
+	// end once the limits are lifted.
+	if r.ContentLength != 0 {
+		w.Header().Set("Connection", "close")
+		return nil, invalidRequest("This endpoint takes no body.")
+	}
 	if p.feedScope != "" {
 		if err := p.mayReadFeed(w, r); err != nil {
 			return nil, err

@@ -651,6 +651,33 @@ func TestFeedScope(t *testing.T) {
 	})
 }
 
+// A request that announces a body and does not send it keeps no connection: the
+// feed lifts the limits that end such ones elsewhere.
+func TestFeedWaitsForNoBody(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, openStore(t, migrations.SQLite), options{})
+	for _, path := range []string{"/revocations/snapshot", "/revocations/stream", "/revocations/poll"} {
+		for _, body := range []string{"Content-Length: 10", "Transfer-Encoding: chunked"} {
+			conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			_ = conn.SetDeadline(time.Now().Add(patience))
+			if _, err := fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: x\r\n%s\r\n\r\n", path, body); err != nil {
+				t.Fatal(err)
+			}
+			res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+			if err != nil || res.StatusCode != http.StatusBadRequest || !res.Close {
+				t.Errorf("%s with %s: %v, %v", path, body, res, err)
+			}
+		}
+	}
+	if !strings.Contains(s.scrape(), "signet_revocation_feed_connections 0") {
+		t.Error("they count as connections to the feed")
+	}
+}
+
 // A verifier that does not read what it is sent is cut off.
 func TestFeedCutsSlowReaders(t *testing.T) {
 	t.Parallel()
