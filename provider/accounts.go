@@ -213,8 +213,14 @@ func (p *Provider) setPassword(ctx context.Context, tx storage.Tx, userID, hash,
 	if _, err := tx.EndSessions(ctx, userID, keep, now, reason); err != nil {
 		return fmt.Errorf("sessions: %w", err)
 	}
-	if _, err := tx.RevokeGrants(ctx, storage.GrantFilter{UserID: userID}, now, reason); err != nil {
+	grants, err := tx.RevokeGrants(ctx, storage.GrantFilter{UserID: userID}, now, reason)
+	if err != nil {
 		return fmt.Errorf("grants: %w", err)
+	}
+	// now is from before this transaction's turn came; what the grants gave
+	// since then would be too young for the epoch.
+	if err := p.block(ctx, tx, revocation.KindGrant, reason, now, grants...); err != nil {
+		return err
 	}
 	entry := revocation.Epoch(revocation.KindSubject, userID, reason, now, p.policy.RevokedUntil(now))
 	if _, err := tx.AppendRevocation(ctx, entry); err != nil {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -20,10 +21,14 @@ import (
 type meanwhile struct {
 	storage.Store
 	happens func() // nil once it has
+	queue   func() // happens while a transaction waits for its turn
 }
 
 // Update implements storage.Store.
 func (m *meanwhile) Update(ctx context.Context, fn func(context.Context, storage.Tx) error) error {
+	if m.queue != nil {
+		m.queue()
+	}
 	return m.Store.Update(ctx, func(ctx context.Context, tx storage.Tx) error { return fn(ctx, &meanwhileTx{tx, m}) })
 }
 
@@ -208,6 +213,76 @@ func TestAccessEndsWhileItIsUsed(t *testing.T) {
 				if r.status == http.StatusOK && h.userInfo(r.member("access_token")).status == http.StatusOK {
 					t.Errorf("%s, refresh %t: the access token is good again", c.name, refresh)
 				}
+			}
+		}
+	})
+}
+
+// A new password ends also what was given out while the change waited for the
+// database, after it had looked at the clock.
+func TestPasswordChangedAfterAWait(t *testing.T) {
+	onBothHouses(t, nil, func(t *testing.T, h *house) {
+		h.quick()
+		ctx := t.Context()
+		replica, m := h.replica()
+		for _, c := range []struct {
+			name string
+			do   func(victim *SignedIn) error
+		}{
+			{"by its person", func(victim *SignedIn) error {
+				_, err := replica.p.ChangePassword(ctx, victim, housePassword, "another quiet heron", "192.0.2.1")
+				return err
+			}},
+			{"by a set-up link", func(*SignedIn) error {
+				link, _, err := h.admin.InviteUser(ctx, "ann")
+				must(t, err)
+				_, secret, _ := strings.Cut(link, "link=")
+				_, err = replica.p.UseInvitation(ctx, secret, "a third quiet heron")
+				return err
+			}},
+		} {
+			token := h.tokens(h.signIn("ann")).member("refresh_token")
+			var stolen string
+			m.queue = func() {
+				h.later(1100 * time.Millisecond)
+				r := h.refresh(token)
+				token, stolen = r.member("refresh_token"), r.member("access_token")
+			}
+			must(t, c.do(h.signIn("ann")))
+			m.queue = nil
+			if h.refresh(token).status == http.StatusOK {
+				t.Errorf("%s: the refresh token is good", c.name)
+			}
+			if h.active(stolen) { // what verifiers are told
+				t.Errorf("%s: the access token is good", c.name)
+			}
+			_, err := h.admin.SetPassword(ctx, "ann", housePassword)
+			must(t, err)
+			h.settle()
+		}
+	})
+}
+
+// What a replica revokes is revoked, however wrong its own clock is.
+func TestRevokedByAReplicaWithAWrongClock(t *testing.T) {
+	onBothHouses(t, nil, func(t *testing.T, h *house) {
+		h.quick()
+		replica, _ := h.replica()
+		for _, off := range []time.Duration{-time.Hour, time.Hour} {
+			replica.p.now = func() time.Time { return h.now().Add(off) }
+			replica.p.clock.offset.Store(int64(off))
+			s := h.signIn("ann")
+			kept := h.tokens(s, "scope", "openid orders:read")
+			must(t, replica.p.SignOut(t.Context(), s))
+			if h.active(kept.member("access_token")) {
+				t.Errorf("clock %s off: the token of a session that was ended there is good", off)
+			}
+			single := h.tokens(h.signIn("ann")).member("access_token")
+			issued, err := h.p.readToken(view{snapshot: h.p.registry.current.Load()}, single)
+			must(t, err)
+			must(t, replica.p.revokeToken(t.Context(), issued))
+			if h.active(single) {
+				t.Errorf("clock %s off: a token that was revoked there is good", off)
 			}
 		}
 	})

@@ -189,6 +189,7 @@ func (p *Provider) endGrant(ctx context.Context, g storage.Grant, reason string)
 // block appends what refuses each of the values at verifiers.
 func (p *Provider) block(ctx context.Context, tx storage.Tx, kind, reason string, now time.Time, values ...string) error {
 	slices.Sort(values)
+	now = p.clock.shared(now) // by a clock that is far behind, it would have ended before it began
 	for _, value := range values {
 		if _, err := tx.AppendRevocation(ctx, revocation.Block(kind, value, reason, now, p.policy.RevokedUntil(now))); err != nil {
 			return fmt.Errorf("revocation log: %w", err)

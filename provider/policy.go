@@ -139,5 +139,12 @@ func (p Policy) passwordCost() argonCost {
 // RevokedUntil returns when an entry of the revocation log that is appended
 // now may go: nothing minted from older truth is still valid then.
 func (p Policy) RevokedUntil(now time.Time) time.Time {
-	return now.Add(p.MaxAccessTokenLifetime + p.ClockSkew + p.RequestTimeout)
+	return p.lastAccepted(now.Add(p.MaxAccessTokenLifetime + p.RequestTimeout))
+}
+
+// lastAccepted returns until when a token that expires then may be taken by
+// somebody: a verifier adds up to ClockSkew, by a clock that is behind by no
+// more than it allows and 15 seconds, or it would not believe the feed.
+func (p Policy) lastAccepted(expires time.Time) time.Time {
+	return expires.Add(2*p.ClockSkew + 15*time.Second)
 }

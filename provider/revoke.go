@@ -78,8 +78,8 @@ const kindRevokedToken = "revoked_token"
 // again, or after that life, changes nothing, so a client cannot grow the log
 // beyond the tokens it was issued.
 func (p *Provider) revokeToken(ctx context.Context, t *issued) error {
-	now := p.now()
-	until := t.expiresAt.Add(p.policy.ClockSkew)
+	now := p.sharedNow()
+	until := p.policy.lastAccepted(t.expiresAt)
 	if !now.Before(until) {
 		return nil
 	}

@@ -254,7 +254,7 @@ func TestRevocation(t *testing.T) {
 		if a := s.introspect("shop", secret, other); a.json["active"] != true {
 			t.Error("revoking one token ended another")
 		}
-		s.clock.set(12 * time.Minute)
+		s.clock.set(13 * time.Minute)
 		before = s.db.rows(t)
 		if a := revoke("shop", secret, other); a.status != 200 {
 			t.Errorf("an expired token: %d", a.status)

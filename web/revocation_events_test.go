@@ -100,7 +100,7 @@ func TestEventsReachVerifiers(t *testing.T) {
 		{name: "the person changes the password", act: func(t *testing.T, a *access) {
 			a.person.open("/account/password").press("submit", "current_password", password, "new_password", changed, "repeat_password", changed).
 				isPage(200, "/account")
-		}, offline: "sub epoch", bound: "sub epoch"},
+		}, offline: "grant block", bound: "grant block"},
 		{name: "the operator sets a password", act: func(t *testing.T, a *access) {
 			_, err := a.s.admin.SetPassword(t.Context(), ada, changed)
 			ok(t, err)
