@@ -75,6 +75,7 @@ const (
 	eventRoleCreated         = "role.created"
 	eventRoleDeleted         = "role.deleted"
 	eventUserCreated         = "user.created"
+	eventUserUpdated         = "user.updated"
 	eventUserDisabled        = "user.disabled"
 	eventUserEnabled         = "user.enabled"
 	eventUserDeleted         = "user.deleted"

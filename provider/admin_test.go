@@ -408,6 +408,10 @@ func TestAuditNamesItsObject(t *testing.T) {
 		{eventClientEnabled, "daily", "", false, func() error { return drop(o.EnableClient(ctx, "daily")) }},
 		{eventUserRoleGranted, "", `"role":"auditor"`, true, func() error { return drop(o.GrantUserRole(ctx, "alice", "auditor")) }},
 		{eventUserRoleRevoked, "", `"role":"auditor"`, true, func() error { return drop(o.RevokeUserRole(ctx, "alice", "auditor")) }},
+		{eventUserUpdated, "", `{"changed":["email","email_verified","name"]}`, true, func() error {
+			name, address, verified := "Alice Example", "alice@example.org", true
+			return drop(o.UpdateUser(ctx, "alice", UserChange{Name: &name, Email: &address, EmailVerified: &verified}))
+		}},
 		{eventUserPasswordSet, "", "", true, func() error { return drop(o.SetPassword(ctx, "alice", "another horse battery")) }},
 		{eventUserInvited, "", `"expires_at":"2026-`, true, func() error { return dropTwo(o.InviteUser(ctx, "alice")) }},
 		{eventUserDisabled, "", "", true, func() error { return drop(o.DisableUser(ctx, "alice")) }},
@@ -438,6 +442,50 @@ func TestAuditNamesItsObject(t *testing.T) {
 		if e := rows[0]; e.Event != test.event || e.Actor != "operator" || e.ClientID != test.clientID || e.UserID != userID || !strings.Contains(e.Detail, test.detail) {
 			t.Errorf("%s: %+v", test.event, e)
 		}
+	}
+}
+
+func TestUpdateUser(t *testing.T) {
+	o := newOffice(t)
+	ctx := t.Context()
+	if _, err := o.CreateUser(ctx, storage.User{Username: "bob", Email: "bob@example.com"}, ""); err != nil {
+		t.Fatal(err)
+	}
+	ada := storage.User{Username: "ada", Email: "ada@example.com", EmailVerified: true,
+		Profile: `{"name":"Ada Lovelace","given_name":"Ada","family_name":"Lovelace","zoneinfo":"Europe/London"}`}
+	if _, err := o.CreateUser(ctx, ada, ""); err != nil {
+		t.Fatal(err)
+	}
+	yes := true
+	for _, test := range []struct {
+		what     string
+		change   UserChange
+		email    string
+		verified bool
+		profile  string
+	}{
+		{"the same again", UserChange{Name: new("Ada Lovelace"), Email: new("ada@example.com")}, "ada@example.com", true, ada.Profile},
+		{"a name", UserChange{Name: new("Ada King")}, "ada@example.com", true, `{"name":"Ada King","zoneinfo":"Europe/London"}`},
+		{"an address", UserChange{Email: new("ada@example.org")}, "ada@example.org", false, `{"name":"Ada King","zoneinfo":"Europe/London"}`},
+		{"a verified address", UserChange{Email: new("ADA@example.org"), EmailVerified: &yes}, "ADA@example.org", true, `{"name":"Ada King","zoneinfo":"Europe/London"}`},
+		{"no name", UserChange{Name: new("")}, "ADA@example.org", true, `{"zoneinfo":"Europe/London"}`},
+	} {
+		u, err := o.UpdateUser(ctx, "ada", test.change)
+		if err != nil || u.Email != test.email || u.EmailVerified != test.verified || u.Profile != test.profile {
+			t.Errorf("%s: %+v %v", test.what, u, err)
+		}
+	}
+	if _, err := o.UpdateUser(ctx, "ada", UserChange{Email: new("BOB@example.com")}); !errors.Is(err, storage.ErrExists) {
+		t.Errorf("somebody else's address: %v", err)
+	}
+	var invalid *InvalidError
+	for _, bad := range []UserChange{{Email: new("")}, {Email: new("ada")}, {Name: new("a\nb")}} {
+		if _, err := o.UpdateUser(ctx, "ada", bad); !errors.As(err, &invalid) {
+			t.Errorf("%+v: %v", bad, err)
+		}
+	}
+	if u, err := o.User(ctx, "ada@example.org"); err != nil || !u.EmailVerified {
+		t.Errorf("after refusals: %+v %v", u, err)
 	}
 }
 

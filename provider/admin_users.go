@@ -2,6 +2,7 @@ package provider
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -89,6 +90,105 @@ func (a *Admin) CreateUser(ctx context.Context, u storage.User, password string)
 		return storage.User{}, err
 	}
 	return a.User(ctx, u.ID)
+}
+
+// UserChange is what UpdateUser changes: nil leaves it as it is.
+type UserChange struct {
+	Name          *string // how people call them; "" takes it away
+	Email         *string
+	EmailVerified *bool // nil for another address: it is not verified any more
+}
+
+// UpdateUser changes the user whose username, e-mail address or sub is name.
+// Tokens that are out stay good: none of this decides about access.
+func (a *Admin) UpdateUser(ctx context.Context, name string, c UserChange) (storage.User, error) {
+	return a.changeUser(ctx, name, func(ctx context.Context, tx change, before storage.User) error {
+		u := before
+		var f InvalidError
+		if c.Email != nil && *c.Email != before.Email {
+			var err error
+			u.EmailKey, err = emailKey(*c.Email)
+			f.check("email", *c.Email, err)
+			u.Email, u.EmailVerified = *c.Email, false
+		}
+		if c.EmailVerified != nil {
+			u.EmailVerified = *c.EmailVerified
+		}
+		if u.EmailVerified && u.Email == "" {
+			f.Add("email_verified", "needs an e-mail address", "give one, or leave it out")
+		}
+		if c.Name != nil {
+			var err error
+			u.Profile, err = WithName(before.Profile, *c.Name)
+			f.check("name", *c.Name, err)
+		}
+		if err := f.Err(); err != nil {
+			return err
+		}
+		if u.EmailKey != before.EmailKey {
+			switch other, err := tx.UserByLogin(ctx, u.EmailKey); {
+			case err == nil && other.ID != u.ID:
+				return &ObjectError{Noun: "user", Name: u.Email, Err: storage.ErrExists}
+			case err != nil && !isNotFound(err):
+				return fmt.Errorf("user: %w", err)
+			}
+		}
+		var changed []string
+		for field, differs := range map[string]bool{
+			"name": u.Profile != before.Profile, "email": u.Email != before.Email, "email_verified": u.EmailVerified != before.EmailVerified,
+		} {
+			if differs {
+				changed = append(changed, field)
+			}
+		}
+		if changed == nil {
+			return nil
+		}
+		slices.Sort(changed)
+		u.UpdatedAt = tx.now
+		if err := tx.UpdateUser(ctx, u); err != nil {
+			if errors.Is(err, storage.ErrExists) { // taken meanwhile
+				return &ObjectError{Noun: "user", Name: u.Email, Err: storage.ErrExists}
+			}
+			return object("user", name, err)
+		}
+		return tx.audit(ctx, eventUserUpdated, u.ID, "", map[string]any{"changed": changed})
+	})
+}
+
+// NameOf returns how people call the user, or "".
+func NameOf(u storage.User) string {
+	var profile struct{ Name string }
+	_ = json.Unmarshal([]byte(u.Profile), &profile) // an unreadable profile names nobody
+	return profile.Name
+}
+
+// WithName returns a profile with another name, or with none. The parts of the
+// name before go: they would contradict it.
+func WithName(profile, name string) (string, error) {
+	claims := make(map[string]any)
+	if profile != "" {
+		if err := json.Unmarshal([]byte(profile), &claims); err != nil {
+			return "", fmt.Errorf("cannot be set: the profile in the database is unreadable: %w", err)
+		}
+	}
+	if current, _ := claims["name"].(string); current == name {
+		return profile, nil
+	}
+	for _, claim := range []string{"name", "given_name", "family_name", "middle_name"} {
+		delete(claims, claim)
+	}
+	if name != "" {
+		if err := checkLabel(name); err != nil {
+			return "", err
+		}
+		claims["name"] = name
+	}
+	if len(claims) == 0 {
+		return "", nil
+	}
+	b, err := json.Marshal(claims)
+	return string(b), err
 }
 
 func (tx change) setPassword(ctx context.Context, userID, hash string) error {

@@ -20,6 +20,7 @@ type userCmd struct {
 	Create      userCreate      `cmd:"" help:"Make a person who can sign in."`
 	List        userList        `cmd:"" help:"List users."`
 	Show        userShow        `cmd:"" help:"Show a user."`
+	Update      userUpdate      `cmd:"" help:"Change a user's name or e-mail address."`
 	Disable     userDisable     `cmd:"" help:"Stop a user at once."`
 	Enable      userEnable      `cmd:"" help:"Let a disabled user sign in again."`
 	SetPassword userSetPassword `cmd:"" help:"Replace a user's password."`
@@ -34,6 +35,7 @@ func (*userCmd) Examples() string { return (*userCreate)(nil).Examples() }
 type userJSON struct {
 	Sub           string   `json:"sub"`
 	Username      string   `json:"username"`
+	Name          string   `json:"name"`
 	Email         string   `json:"email"`
 	EmailVerified bool     `json:"email_verified"`
 	Roles         []string `json:"roles"`
@@ -45,7 +47,7 @@ type userJSON struct {
 
 func viewUser(u storage.User) userJSON {
 	return userJSON{
-		Sub: u.ID, Username: u.Username, Email: u.Email, EmailVerified: u.EmailVerified, Roles: orEmpty(u.Roles),
+		Sub: u.ID, Username: u.Username, Name: provider.NameOf(u), Email: u.Email, EmailVerified: u.EmailVerified, Roles: orEmpty(u.Roles),
 		Enabled: u.Enabled, CreatedAt: instant(u.CreatedAt), UpdatedAt: instant(u.UpdatedAt),
 	}
 }
@@ -58,6 +60,7 @@ func describeUser(w io.Writer, v userJSON) {
 		field(w, "password", v.Password+passwordNote)
 	}
 	field(w, "sub", v.Sub)
+	field(w, "name", v.Name)
 	if v.Email != "" {
 		field(w, "email", v.Email+mark(v.EmailVerified, "   (verified)", "   (not verified)"))
 	}
@@ -151,7 +154,8 @@ func unlessInterrupted[T any](ctx context.Context, read func() (T, error)) (T, e
 }
 
 type userCreate struct {
-	Name          string   `arg:"" help:"Username: to sign in with, in any case."`
+	Username      string   `arg:"" name:"username" help:"To sign in with, in any case."`
+	Name          string   `placeholder:"TEXT" help:"Their name, as apps with the scope profile see it."`
 	Email         string   `required:"" placeholder:"ADDRESS" help:"E-mail address."`
 	EmailVerified bool     `help:"The address is known to be theirs."`
 	Role          []string `sep:"none" placeholder:"ROLE" help:"Role they have; may repeat."`
@@ -165,7 +169,7 @@ func (*userCreate) Help() string {
 
 func (*userCreate) Examples() string {
 	return `
-signet user create alice --email alice@example.com --generate-password
+signet user create alice --name "Alice Example" --email alice@example.com --generate-password
 echo "correct horse battery staple" | signet user create bob --email bob@example.com --email-verified --role orders-clerk --password-stdin`
 }
 
@@ -174,6 +178,12 @@ func (c *userCreate) Run(ctx context.Context, a *app) error {
 	single(faults.Add, "--role", c.Role)
 	if err := faults.Err(); err != nil {
 		return err
+	}
+	row := storage.User{Username: c.Username, Email: c.Email, EmailVerified: c.EmailVerified, Roles: c.Role}
+	var err error
+	row.Profile, err = provider.WithName("", c.Name)
+	if err != nil {
+		return &provider.InvalidError{Faults: []provider.Fault{{Field: fmt.Sprintf("--name %q", c.Name), Problem: err.Error()}}}
 	}
 	password, err := a.password(ctx, c.passwordFlags)
 	if err != nil {
@@ -184,9 +194,7 @@ func (c *userCreate) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	defer i.Close()
-	row, err := i.Admin().CreateUser(ctx, storage.User{
-		Username: c.Name, Email: c.Email, EmailVerified: c.EmailVerified, Roles: c.Role,
-	}, password)
+	row, err = i.Admin().CreateUser(ctx, row, password)
 	if err != nil {
 		return err
 	}
@@ -253,6 +261,35 @@ func (*userShow) Examples() string { return "signet user show alice@example.com"
 
 func (c *userShow) Run(ctx context.Context, a *app) error {
 	return a.user(ctx, func(admin *provider.Admin) (storage.User, error) { return admin.User(ctx, c.Name) })
+}
+
+type userUpdate struct {
+	userArg
+	userChanges
+}
+
+type userChanges struct {
+	FullName      *string `name:"name" placeholder:"TEXT" help:"Their name, as apps with the scope profile see it; \"\" takes it away."`
+	Email         *string `placeholder:"ADDRESS" help:"E-mail address."`
+	EmailVerified *bool   `help:"The address is known to be theirs; with =false it is not."`
+}
+
+// Help says what a change means for what is out.
+func (*userUpdate) Help() string {
+	return "Only what is given changes. Another address is not verified unless --email-verified says so. Apps see it at their next look, and ID tokens say it from the next on. A link of user invite that is out stays good, wherever it was sent: setting a password ends it."
+}
+
+func (*userUpdate) Examples() string {
+	return `signet user update alice --name "Alice Example" --email alice.example@example.com --email-verified`
+}
+
+func (c *userUpdate) Run(ctx context.Context, a *app) error {
+	if c.userChanges == (userChanges{}) {
+		return usage("there is nothing to change", "`signet user update --help` shows what can be")
+	}
+	return a.user(ctx, func(admin *provider.Admin) (storage.User, error) {
+		return admin.UpdateUser(ctx, c.Name, provider.UserChange{Name: c.FullName, Email: c.Email, EmailVerified: c.EmailVerified})
+	})
 }
 
 type userDisable struct{ userArg }
