@@ -60,6 +60,7 @@ type App struct {
 	ClientID, Name string
 	FirstParty     bool
 	Unverified     bool // not registered by the operator
+	Live           bool // it has access now; without, only the answer is remembered
 	Offline        bool // it may go on after signing out
 	Since          time.Time
 	LastUsed       time.Time
@@ -104,7 +105,7 @@ func (p *Provider) Apps(ctx context.Context, s *SignedIn) ([]App, error) {
 			if g.ClientID != id {
 				continue
 			}
-			app.Offline = app.Offline || g.Offline
+			app.Live, app.Offline = true, app.Offline || g.Offline
 			for _, at := range []time.Time{g.CreatedAt, g.CodeUsedAt, g.RotatedAt} {
 				if at.After(app.LastUsed) {
 					app.LastUsed = at

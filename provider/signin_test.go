@@ -177,11 +177,14 @@ func TestAccount(t *testing.T) {
 		r := d.tokens(one, "scope", "openid orders:read")
 		apps, err := d.p.Apps(ctx, one)
 		must(t, err)
-		if len(apps) != 1 || apps[0].ClientID != "shop" || apps[0].Offline || len(apps[0].Groups) != 2 || apps[0].Groups[1].Scopes[0].Description != "See your orders" {
+		if len(apps) != 1 || apps[0].ClientID != "shop" || !apps[0].Live || apps[0].Offline || len(apps[0].Groups) != 2 || apps[0].Groups[1].Scopes[0].Description != "See your orders" {
 			t.Errorf("%+v", apps)
 		}
 		if n, err := d.p.EndOtherSessions(ctx, two); err != nil || n != 1 {
 			t.Errorf("%d %v", n, err)
+		}
+		if apps, err := d.p.Apps(ctx, two); err != nil || len(apps) != 1 || apps[0].Live {
+			t.Errorf("an app whose grants have ended: %+v %v", apps, err)
 		}
 		d.wants("bound to an ended session", d.refresh(r.member("refresh_token")), "invalid_grant")
 		if list, err := d.p.Sessions(ctx, two); err != nil || len(list) != 1 || list[0].ID != two.Session.ID {

@@ -104,9 +104,9 @@ func samples(locale *Locale) map[string]templ.Component {
 			{ID: "s3", Address: "198.51.100.4", SignedInAt: now.Add(-12 * day), LastSeenAt: now.Add(-9 * day)},
 		},
 		Apps: []App{
-			{Client: shop, Groups: []ScopeGroup{allowed, orders}, Since: now.Add(-70 * day), LastUsedAt: now.Add(-2 * time.Hour)},
+			{Client: shop, Groups: []ScopeGroup{allowed, orders}, Since: now.Add(-70 * day), LastUsedAt: now.Add(-2 * time.Hour), Live: true},
 			{Client: native.Client, Groups: []ScopeGroup{orders}, Since: now.Add(-2 * day)},
-			{Client: long, Groups: []ScopeGroup{everything, wordless}, Since: now.Add(-time.Minute), Offline: true},
+			{Client: long, Groups: []ScopeGroup{everything, wordless}, Since: now.Add(-time.Minute), Live: true, Offline: true},
 		},
 		EndSession: "/account/sessions/end", EndOthers: "/account/sessions/end-others", Withdraw: "/account/apps/withdraw",
 		Password: "/account/password", Logout: "/logout"}

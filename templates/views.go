@@ -299,6 +299,7 @@ type App struct {
 	Groups     []ScopeGroup
 	Since      time.Time
 	LastUsedAt time.Time // zero when it isn't known, and then not shown
+	Live       bool      // it has access now; without, only the answer is remembered
 	Offline    bool      // it keeps its access after the person has signed out
 }
 

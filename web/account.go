@@ -230,7 +230,7 @@ func appViews(apps []provider.App) []templates.App {
 	for i, a := range apps {
 		views[i] = templates.App{
 			Client: templates.Client{ID: a.ClientID, Name: a.Name, Trust: trust(a.FirstParty, a.Unverified)},
-			Groups: scopeGroups(a.Groups), Since: a.Since, LastUsedAt: a.LastUsed, Offline: a.Offline,
+			Groups: scopeGroups(a.Groups), Since: a.Since, LastUsedAt: a.LastUsed, Live: a.Live, Offline: a.Offline,
 		}
 		for _, group := range views[i].Groups {
 			for j := range group.Scopes {
