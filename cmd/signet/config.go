@@ -41,7 +41,7 @@ type serveFlags struct {
 	AdminListen         string   `default:"127.0.0.1:8081" placeholder:"ADDR" help:"Address for health and metrics (${default})."`
 	TLSCert             string   `name:"tls-cert" placeholder:"FILE" help:"Certificate chain in PEM. Without it a proxy has to speak TLS."`
 	TLSKey              string   `name:"tls-key" placeholder:"FILE" help:"Private key of the certificate."`
-	TrustedProxy        []string `placeholder:"CIDR" help:"Network whose X-Forwarded-For is believed; may repeat."`
+	TrustedProxy        []string `placeholder:"CIDR" help:"Address of a proxy whose X-Forwarded-For is believed, as 10.0.0.5/32; may repeat. Never the network that clients are in: whoever is trusted chooses the address that logs and limits go by."`
 	OutboundAllow       []string `placeholder:"CIDR" help:"Private network that clients' keys may be fetched from; may repeat."`
 	RevocationFeedScope string   `placeholder:"SCOPE" help:"Scope an access token needs to follow the revocation feed. Without it anybody may: it holds hashes."`
 	Migrate             bool     `help:"Bring a PostgreSQL schema up to date first. SQLite's always is."`

@@ -214,7 +214,7 @@ func (a *app) openKEK(ctx context.Context, db databaseURL, source kekSource, sto
 		fix = "check what the command of --kek-command prints"
 	case db.sqlite == "":
 		return nil, keyUnavailable(errors.New("no key-encryption key is given"),
-			"make one with `openssl rand -base64 32 > signet.kek && chmod 600 signet.kek` and give it with --kek-file; every replica needs the same one")
+			"make one with `(umask 077; openssl rand -base64 32 > signet.kek)` and give it with --kek-file; every replica needs the same one")
 	default:
 		path := kekBeside(db.sqlite)
 		fresh, ferr := nothingSealed(ctx, store)

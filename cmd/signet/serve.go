@@ -37,7 +37,7 @@ Each setting may come from the environment, under the name in brackets. The file
 	listen: :8080
 	database: postgres://signet@db.example.com/signet
 	kek-file: /etc/signet/kek
-	trusted-proxy: [10.0.0.0/8]`
+	trusted-proxy: [10.0.0.5/32]`
 }
 
 func (*serveCmd) Examples() string {
