@@ -342,7 +342,7 @@ func (d *draft) compromise(kid string, now time.Time) error {
 func begun(at, now time.Time) bool { return !at.IsZero() && !now.Before(at) }
 func ended(at, now time.Time) bool { return !at.IsZero() && !now.Before(at) }
 
-// KeyInfo describes a signing key to an operator.
+// KeyInfo describes a signing key to an operator. The zero time is never.
 type KeyInfo struct {
 	KID       string    `json:"kid"`
 	Alg       string    `json:"alg"`
@@ -363,10 +363,32 @@ func List(ctx context.Context, store storage.Reader, now time.Time) ([]KeyInfo, 
 	}
 	list := make([]KeyInfo, len(rows))
 	for i, k := range rows {
-		list[i] = KeyInfo{
-			KID: k.KID, Alg: k.Alg, Purpose: k.Purpose, State: state(k, now),
-			PublishAt: k.PublishAt, SignFrom: k.SignFrom, SignUntil: k.SignUntil, RemoveAt: k.RemoveAt,
-		}
+		list[i] = info(k, now)
 	}
 	return list, nil
+}
+
+// info tells what happened rather than what the row provides for: no key
+// signed before there was one, however far back signsAtOnce dates it, and none
+// after it was compromised.
+func info(k storage.SigningKey, now time.Time) KeyInfo {
+	i := KeyInfo{KID: k.KID, Alg: k.Alg, Purpose: k.Purpose, State: state(k, now),
+		PublishAt: k.PublishAt, SignFrom: k.SignFrom, SignUntil: k.SignUntil, RemoveAt: k.RemoveAt}
+	for _, at := range []*time.Time{&i.PublishAt, &i.SignFrom} {
+		if !at.IsZero() && at.Before(k.CreatedAt) {
+			*at = k.CreatedAt
+		}
+	}
+	if i.State != StateCompromised {
+		return i
+	}
+	for _, at := range []*time.Time{&i.SignUntil, &i.RemoveAt} {
+		if !ended(*at, k.CompromisedAt) {
+			*at = k.CompromisedAt
+		}
+	}
+	if !begun(i.SignFrom, k.CompromisedAt) { // its turn never came
+		i.SignFrom, i.SignUntil = time.Time{}, time.Time{}
+	}
+	return i
 }

@@ -39,6 +39,31 @@ func TestKeyInfoIsWhatTheCommandLinePrints(t *testing.T) {
 	}
 }
 
+// An operator sees what happened: a row provides for a clock that is behind,
+// and for a life that a compromise cut short.
+func TestKeyInfoTellsWhatHappened(t *testing.T) {
+	at := func(h int) time.Time { return testNow.Add(time.Duration(h) * time.Hour) }
+	k := storage.SigningKey{CreatedAt: at(0), PublishAt: at(-1), SignFrom: at(-1), SignUntil: at(10), RemoveAt: at(12)}
+	for _, test := range []struct {
+		what                             string
+		compromised                      time.Time
+		signFrom, signUntil, removeAt    time.Time
+		wantFrom, wantUntil, wantRemoved time.Time
+	}{
+		{"dated back", time.Time{}, at(-1), at(10), at(12), at(0), at(10), at(12)},
+		{"compromised while it signed", at(5), at(1), at(10), at(12), at(1), at(5), at(5)},
+		{"compromised when it had retired", at(11), at(1), at(10), at(12), at(1), at(10), at(11)},
+		{"compromised before its turn", at(5), at(6), at(10), at(12), time.Time{}, time.Time{}, at(5)},
+		{"compromised without an end", at(5), at(1), time.Time{}, time.Time{}, at(1), at(5), at(5)},
+	} {
+		k.CompromisedAt, k.SignFrom, k.SignUntil, k.RemoveAt = test.compromised, test.signFrom, test.signUntil, test.removeAt
+		i := info(k, at(20))
+		if !i.PublishAt.Equal(at(0)) || !i.SignFrom.Equal(test.wantFrom) || !i.SignUntil.Equal(test.wantUntil) || !i.RemoveAt.Equal(test.wantRemoved) {
+			t.Errorf("%s: %+v", test.what, i)
+		}
+	}
+}
+
 func TestUnknownAlgorithmMakesNoKey(t *testing.T) {
 	if err := newSigningKey(t.Context(), &storage.SigningKey{Alg: "HS256", Purpose: PurposeToken}, testSealer()); err == nil {
 		t.Error("made")
