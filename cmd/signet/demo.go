@@ -299,9 +299,10 @@ func (d demo) explain(w io.Writer) {
 
   In a terminal, as the service %[6]s. A token for it, and orders with it:
 
-    TOKEN=$(curl -s %[2]s/token -u %[6]s:%[7]s \
+    token() { curl -s %[2]s/token -u %[6]s:%[7]s \
       -d grant_type=client_credentials -d scope='orders:read orders:write' \
-      | sed 's/.*"access_token":"\([^"]*\)".*/\1/')
+      | sed 's/.*"access_token":"\([^"]*\)".*/\1/'; }
+    TOKEN=$(token)
     curl %[5]s/orders -H "Authorization: Bearer $TOKEN" -d '{"item":"Lamp","quantity":2}' -H 'Content-Type: application/json'
     curl %[5]s/orders -H "Authorization: Bearer $TOKEN"
 
@@ -320,11 +321,20 @@ func (d demo) explain(w io.Writer) {
     demo revoke --client %[6]s
     sleep 1; curl -i %[5]s/orders -H "Authorization: Bearer $TOKEN"
 
-  Change the signing keys, and nothing breaks. Give one up as if it were stolen:
-  its tokens are refused, apps get new ones, and nobody has to sign in again:
+  Change the signing keys, and tokens stay good. That works once; then the keys
+  that come next have to be published for a day:
 
+    TOKEN=$(token)
     demo key rotate
-    demo key compromise "$(demo key list | awk '/ES256 +token +active/ {print $1}')"
+    curl %[5]s/orders -H "Authorization: Bearer $TOKEN"
+
+  Give up a key as if it were stolen, that of the token, and its tokens are refused:
+
+    TOKEN=$(token)
+    demo key compromise "$(echo $TOKEN | demo token inspect | sed -n 's/.*"kid":"\([^"]*\)".*/\1/p')"
+    sleep 1; curl -i %[5]s/orders -H "Authorization: Bearer $TOKEN"
+
+  Signed in at the shop, order again: it gets a new token, and nobody signs in again.
 
   Your own code can sign in as the public client %[8]s: PKCE, no secret,
   http://127.0.0.1:PORT/callback with any port.

@@ -86,6 +86,7 @@ func TestDemo(t *testing.T) {
 	out, errs, status := p.run("set -e\n" + strings.Join(commands, "printf '"+strings.ReplaceAll(between, "\n", `\n`)+"'\n"))
 	answers := strings.Split(out, between)
 	want := []struct{ command, answer string }{
+		{"token()", `^$`},
 		{"TOKEN=", `^$`},
 		{"Lamp", `^\{"id":.*"item":"Lamp".*\}\s*$`},
 		{"/orders -H", `"item":"Lamp"`},
@@ -95,8 +96,12 @@ func TestDemo(t *testing.T) {
 		{"demo()", `^$`},
 		{"revoke --client", `^Revoked: `},
 		{"sleep 1; ", `(?s)^HTTP/1.1 401 .*Www-Authenticate: Bearer [^\n]*error="invalid_token"`},
+		{"TOKEN=", `^$`},
 		{"key rotate", `(?s)ES256 +token +retired .*ES256 +token +active `},
+		{"/orders -H", `"item":"Lamp"`},
+		{"TOKEN=", `^$`},
 		{"key compromise", `ES256 +token +compromised `},
+		{"sleep 1; ", `(?s)^HTTP/1.1 401 .*Www-Authenticate: Bearer [^\n]*error="invalid_token"`},
 	}
 	if status != 0 || len(answers) != len(want) || len(commands) != len(want) {
 		t.Fatalf("exit %d, %d commands, %d answers:\n%s\n%s\n%s", status, len(commands), len(answers), text, out, errs)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/signet-oidc/signet/provider/keys"
 )
@@ -51,13 +52,18 @@ func describeKeys(w io.Writer, items []keyJSON) {
 	}
 }
 
-// changeKeys runs change and shows the keys afterwards.
+// changeKeys runs change and shows people what it changed, and programs all
+// keys as they are afterwards.
 func (a *app) changeKeys(ctx context.Context, change func(*instance) error) error {
 	i, err := a.open(ctx)
 	if err != nil {
 		return err
 	}
 	defer i.Close()
+	before, err := i.keys(ctx)
+	if err != nil {
+		return err
+	}
 	if err := change(i); err != nil {
 		return err
 	}
@@ -65,7 +71,14 @@ func (a *app) changeKeys(ctx context.Context, change func(*instance) error) erro
 	if err != nil {
 		return err
 	}
-	return a.print(l, func(w io.Writer) { describeKeys(w, l.Items) })
+	return a.print(l, func(w io.Writer) {
+		changed := slices.DeleteFunc(slices.Clone(l.Items), func(k keyJSON) bool { return slices.Contains(before.Items, k) })
+		if len(changed) == 0 {
+			fmt.Fprintln(w, "Nothing changed; `signet key list` shows the keys.")
+			return
+		}
+		describeKeys(w, changed)
+	})
 }
 
 type keyList struct{}
@@ -78,14 +91,23 @@ func (*keyList) Help() string {
 func (*keyList) Examples() string { return "signet key list" }
 
 func (*keyList) Run(ctx context.Context, a *app) error {
-	return a.changeKeys(ctx, func(*instance) error { return nil })
+	i, err := a.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer i.Close()
+	l, err := i.keys(ctx)
+	if err != nil {
+		return err
+	}
+	return a.print(l, func(w io.Writer) { describeKeys(w, l.Items) })
 }
 
 type keyRotate struct{}
 
 // Help says why nothing breaks.
 func (*keyRotate) Help() string {
-	return "Keys rotate by themselves; this is for those who do not want to wait. The next key of each algorithm signs from now on, the one before stays published until its tokens have expired, and a new next one is made. It is refused until everybody can have the next keys: they are to be published for a day first, or since there are keys at all."
+	return "Keys rotate by themselves; this is for those who do not want to wait. The next key of each algorithm signs from now on, the one before stays published until its tokens have expired, and a new next one is made. People see what changed, --json has all keys. It is refused until everybody can have the next keys: they are to be published for a day first, or since there are keys at all."
 }
 
 func (*keyRotate) Examples() string { return "signet key rotate" }
