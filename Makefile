@@ -22,7 +22,7 @@ test: deps check ## everything, under the race detector, on both databases
 	@go run ./storage/storagetest/pg -nosync -- \
 		go run ./.ci/gotest -race -count=1 -timeout 10m -p 2 ./... ./.ci/gotest
 
-proof: ## the claims about running servers, at length: 1,000 rounds of 64 at once, 500 kills
+proof: deps ## the claims about running servers, at length: 1,000 rounds of 64 at once, 500 kills
 	@go run ./storage/storagetest/pg -- go test ./conformance/proof -long -v -timeout 3h
 
 bench: ## the benchmarks of docs/performance.md
@@ -41,4 +41,4 @@ demo: ## a provider, a shop and its API to try, gone when it ends
 	go run ./cmd/signet demo
 
 clean: ## what the other targets made
-	rm -rf bin .cache conformance/browser/node_modules
+	rm -rf bin .cache conformance/browser/node_modules conformance/proof/node_modules

@@ -27,7 +27,7 @@
 //	history_test.go     what clients noted, and the judge of it
 //	failpoint_test.go   where a server may die; crash_test.go: under load
 //	revocation_test.go  how soon, and for how long, resource servers know
-//	rotation_test.go    keys that live for seconds
+//	rotation_test.go    keys that live for seconds; jose_test.go: as Node sees them
 //	race_test.go        many at once
 //
 // The binary is built once; deployments made with faulty get one built with the
