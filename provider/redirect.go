@@ -88,14 +88,14 @@ func matchRedirectURI(requested string, registered []string) (matched string, ok
 // registered; for other URIs it returns false.
 func withoutLoopbackPort(uri string) (string, bool) {
 	u, err := parseURI(uri)
-	if err != nil || u.Scheme != "http" || !isLoopback(u.Hostname()) || checkHost(u) != nil {
+	if err != nil || !isLoopback(u.Hostname()) || checkHost(u) != nil {
 		return "", false
 	}
 	port := ""
 	if p := u.Port(); p != "" {
 		port = ":" + p
 	}
-	rest, ok := strings.CutPrefix(uri, "http://"+u.Host)
+	rest, ok := strings.CutPrefix(uri, "http://"+u.Host) // https is compared to the byte
 	if !ok {
 		return "", false
 	}

@@ -14,7 +14,7 @@ import (
 
 // almost are the URIs that the corpus comes near to.
 func almost() []string {
-	return []string{callback, "http://127.0.0.1/cb", "http://[::1]/cb", "http://localhost/cb?x=y", "com.example.app:/cb"}
+	return []string{callback, "http://127.0.0.1/cb", "http://[::1]/cb", "http://localhost/cb?x=y", "com.example.app:/cb", "https://127.0.0.1/tls"}
 }
 
 // hostileURIs reads the corpus: one Go string literal a line.
