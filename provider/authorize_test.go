@@ -55,6 +55,7 @@ func TestBeginAuthorization(t *testing.T) {
 		{"state of one character", ask("state", "x"), good, 0},
 		{"not UTF-8", ask() + "&nonce=%ff", page, PageBadRequest},
 		{"scope of 64 KiB", ask("scope", strings.Repeat("a ", 32<<10)), page, PageBadRequest},
+		{"scope of 2 KiB", ask("scope", strings.Repeat("openid ", 300)), "invalid_scope", 0},
 		{"claims of 64 KiB", ask("claims", strings.Repeat("[", 64<<10)), page, PageBadRequest},
 		{"unknown parameter twice", ask() + "&color=1&color=2", good, 0},
 

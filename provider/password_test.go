@@ -87,6 +87,7 @@ func TestHashPassword(t *testing.T) {
 		"first 128 bytes":        {typed[:128], false},
 		"in capitals":            {strings.ToUpper(typed), false},
 		"with a space after it":  {typed + " ", false},
+		"in full width":          {strings.Replace(typed, "c", "\uff43", 1), false},
 	} {
 		got := argon2.IDKey([]byte(normalPassword(test.password)), salt, 2, 19456, 1, 32)
 		if bytes.Equal(got, key) != test.same {

@@ -41,9 +41,10 @@ func TestAuthorizeRefusals(t *testing.T) {
 		for code, parameters := range map[string][]string{
 			"unsupported_response_type": {"response_type", "token"},
 			"invalid_scope":             {"scope", "openid everything"},
-			"invalid_request":           {"code_challenge", ""},
+			"invalid_request":           {"code_challenge", "", "code_challenge_method", ""},
 			"login_required":            {"prompt", "none"},
 			"request_not_supported":     {"request", "e30.e30."},
+			"request_uri_not_supported": {"request_uri", s.url + "/jwks"},
 			"invalid_target":            {"resource", "https://nothing.example"},
 		} {
 			t.Run(code, func(t *testing.T) {

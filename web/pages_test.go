@@ -102,9 +102,14 @@ func checkPageHeaders(t *testing.T, path string, h http.Header, body string) {
 			t.Errorf("%s: %s is %q, want %q", path, name, h.Get(name), want)
 		}
 	}
-	if h.Get("Permissions-Policy") == "" || strings.Contains(body, "https://fonts") || strings.Contains(body, "style=") {
+	if h.Get("Permissions-Policy") == "" || fromElsewhere(body) || strings.Contains(body, "style=") {
 		t.Errorf("%s: Permissions-Policy %q, or something from elsewhere", path, h.Get("Permissions-Policy"))
 	}
+}
+
+// fromElsewhere says whether a page loads anything from another host.
+func fromElsewhere(body string) bool {
+	return regexp.MustCompile(`<(link|script|img|iframe|object|embed|source|audio|video)\b[^>]*\b(href|src|srcset|data)="([a-z]+:)?//`).MatchString(body)
 }
 
 // checkRedirectHeaders: what leads from page to page may carry a code or a flow.

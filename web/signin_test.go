@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/coreos/go-oidc/v3/oidc"
 	"golang.org/x/oauth2"
@@ -228,6 +229,58 @@ func TestSignInThrottled(t *testing.T) {
 		// The owner still gets in, in a browser that is known.
 		known.open("/logout").press("submit")
 		known.open("/login").signIn(ada, password).isPage(200, "/account")
+	})
+}
+
+// L6: whatever a person is called by, failures count together. So they do for
+// a name that nobody has: the difference would tell that.
+func TestAliasesAreThrottledTogether(t *testing.T) {
+	onBoth(t, options{}, func(t *testing.T, s *site) {
+		s.people()
+		for _, aliases := range [][]string{
+			{ada, "ADA", "\uff41da", adaMail, "Ada@People.Example"},
+			{"nobody", "NoBody", "\uff4eobody"},
+			{"nobody@people.example", "Nobody@People.Example"},
+		} {
+			b := s.browser().open("/login")
+			for i := range 9 * len(aliases) { // each less often than the ten failures that are free
+				if b.signIn(aliases[i%len(aliases)], "a wrong heron at dawn"); b.status == http.StatusTooManyRequests {
+					break
+				}
+			}
+			if b.status != http.StatusTooManyRequests {
+				t.Errorf("%q are never throttled: %d", aliases, b.status)
+			}
+		}
+	})
+}
+
+// A12: prompt=login and max_age have a person sign in once more, and the ID
+// token says when that was.
+func TestSignInOnceMore(t *testing.T) {
+	onBoth(t, options{}, func(t *testing.T, s *site) {
+		secret := s.people()
+		b := s.browser()
+		authTime := func(a answer) float64 {
+			t.Helper()
+			_, claims := claimsOf(t, a.member("id_token"))
+			at, _ := claims["auth_time"].(float64)
+			return at
+		}
+		last := authTime(s.grant(b, secret))
+		for i, parameters := range [][]string{{"prompt", "login"}, {"max_age", "0"}, {"max_age", "60"}} {
+			s.clock.set(time.Duration(i+1) * time.Minute)
+			s.settle()
+			b.open(authorize(parameters...)).isPage(200, "/login")
+			got := authTime(s.redeem(secret, b.signIn(ada, password).answered(callback).Get("code")))
+			if got < last+60 {
+				t.Errorf("%v: auth_time %v, before %v", parameters, got, last)
+			}
+			last = got
+		}
+		if got := authTime(s.redeem(secret, b.open(authorize("max_age", "3600")).answered(callback).Get("code"))); got != last {
+			t.Errorf("signed in a moment ago: auth_time %v, was %v", got, last)
+		}
 	})
 }
 
