@@ -204,13 +204,23 @@ func TestKeysRotateUnderLoad(t *testing.T) {
 			var load sync.WaitGroup
 			for alg := range scopes {
 				load.Go(func() {
-					var before string
+					type kept struct {
+						token string
+						since time.Time
+					}
+					var old []kept
 					for ; ctx.Err() == nil; time.Sleep(50 * time.Millisecond) {
 						token := issue(alg)
 						if token == "" {
 							continue
 						}
-						for _, token := range []string{token, before} { // the one before is older by a round
+						// With one most of whose life is over, and its key's time to sign perhaps.
+						var aged string
+						for len(old) > 0 && time.Since(old[0].since) > 2*time.Second {
+							aged, old = old[0].token, old[1:]
+						}
+						old = append(old, kept{token, time.Now()})
+						for _, token := range []string{token, aged} {
 							if token == "" {
 								continue
 							}
@@ -220,7 +230,6 @@ func TestKeysRotateUnderLoad(t *testing.T) {
 								return
 							}
 						}
-						before = token
 						mu.Lock()
 						signed[alg][keyOf(token)]++
 						enough := len(signed[alg]) > rotations
