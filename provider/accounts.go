@@ -60,7 +60,8 @@ type App struct {
 	ClientID, Name string
 	FirstParty     bool
 	Unverified     bool // not registered by the operator
-	Live           bool // it has access now; without, only the answer is remembered
+	Live           bool // it has access now
+	Remembered     bool // it gets access without a question; not so on the person's device
 	Offline        bool // it may go on after signing out
 	Since          time.Time
 	LastUsed       time.Time
@@ -97,7 +98,8 @@ func (p *Provider) Apps(ctx context.Context, s *SignedIn) ([]App, error) {
 			return nil, err
 		}
 		app := App{ClientID: id, Name: c.Name, FirstParty: c.FirstParty, Unverified: c.Origin != originOperator,
-			Since: rows[0].GrantedAt, Groups: p.scopeGroups(v.snapshot, rows[:n], nil)}
+			Remembered: slices.ContainsFunc(c.RedirectURIs, func(uri string) bool { return !needsNative(uri) }),
+			Since:      rows[0].GrantedAt, Groups: p.scopeGroups(v.snapshot, rows[:n], nil)}
 		for _, row := range rows[:n] {
 			app.Since = earlier(app.Since, row.GrantedAt)
 		}

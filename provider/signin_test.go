@@ -183,7 +183,7 @@ func TestAccount(t *testing.T) {
 		if n, err := d.p.EndOtherSessions(ctx, two); err != nil || n != 1 {
 			t.Errorf("%d %v", n, err)
 		}
-		if apps, err := d.p.Apps(ctx, two); err != nil || len(apps) != 1 || apps[0].Live {
+		if apps, err := d.p.Apps(ctx, two); err != nil || len(apps) != 1 || apps[0].Live || !apps[0].Remembered {
 			t.Errorf("an app whose grants have ended: %+v %v", apps, err)
 		}
 		d.wants("bound to an ended session", d.refresh(r.member("refresh_token")), "invalid_grant")

@@ -104,7 +104,8 @@ func samples(locale *Locale) map[string]templ.Component {
 			{ID: "s3", Address: "198.51.100.4", SignedInAt: now.Add(-12 * day), LastSeenAt: now.Add(-9 * day)},
 		},
 		Apps: []App{
-			{Client: shop, Groups: []ScopeGroup{allowed, orders}, Since: now.Add(-70 * day), LastUsedAt: now.Add(-2 * time.Hour), Live: true},
+			{Client: shop, Groups: []ScopeGroup{allowed, orders}, Since: now.Add(-70 * day), LastUsedAt: now.Add(-2 * time.Hour), Live: true, Remembered: true},
+			{Client: Client{ID: "ended", Name: "Harbour Letters", Trust: Registered}, Groups: []ScopeGroup{orders}, Since: now.Add(-9 * day), Remembered: true},
 			{Client: native.Client, Groups: []ScopeGroup{orders}, Since: now.Add(-2 * day)},
 			{Client: long, Groups: []ScopeGroup{everything, wordless}, Since: now.Add(-time.Minute), Live: true, Offline: true},
 		},

@@ -299,7 +299,8 @@ type App struct {
 	Groups     []ScopeGroup
 	Since      time.Time
 	LastUsedAt time.Time // zero when it isn't known, and then not shown
-	Live       bool      // it has access now; without, only the answer is remembered
+	Live       bool      // it has access now
+	Remembered bool      // it gets access without a question
 	Offline    bool      // it keeps its access after the person has signed out
 }
 

@@ -230,13 +230,9 @@ func appViews(apps []provider.App) []templates.App {
 	for i, a := range apps {
 		views[i] = templates.App{
 			Client: templates.Client{ID: a.ClientID, Name: a.Name, Trust: trust(a.FirstParty, a.Unverified)},
-			Groups: scopeGroups(a.Groups), Since: a.Since, LastUsedAt: a.LastUsed, Live: a.Live, Offline: a.Offline,
+			Groups: scopeGroups(a.Groups), Since: a.Since, LastUsedAt: a.LastUsed, Live: a.Live, Remembered: a.Remembered, Offline: a.Offline,
 		}
-		for _, group := range views[i].Groups {
-			for j := range group.Scopes {
-				group.Scopes[j].Before = false // all of it was allowed before: that is what the page is about
-			}
-		}
+		forget(views[i].Groups) // all of it was allowed before: that is what the page is about
 	}
 	return views
 }

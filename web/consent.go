@@ -15,6 +15,10 @@ func (s *Server) showConsent(w http.ResponseWriter, r *http.Request, a *provider
 		s.refuse(w, r, a, err)
 		return
 	}
+	groups := scopeGroups(c.Groups)
+	if c.Native { // asked about each time: nothing of it is allowed yet
+		forget(groups)
+	}
 	s.page(w, r, http.StatusOK, content{
 		body: templates.Consent(templates.ConsentView{
 			Page:     s.flowView(w, r, a),
@@ -24,7 +28,7 @@ func (s *Server) showConsent(w http.ResponseWriter, r *http.Request, a *provider
 			Host:     c.RedirectHost,
 			NewHost:  c.NewHost,
 			OnDevice: c.Native,
-			Groups:   scopeGroups(c.Groups),
+			Groups:   groups,
 			Access:   access(c),
 		}),
 		form: true, target: a.RedirectTarget(),
@@ -87,6 +91,15 @@ func scopeGroups(groups []provider.ScopeGroup) []templates.ScopeGroup {
 		}
 	}
 	return views
+}
+
+// forget leaves out what was allowed before.
+func forget(groups []templates.ScopeGroup) {
+	for _, group := range groups {
+		for i := range group.Scopes {
+			group.Scopes[i].Before = false
+		}
+	}
 }
 
 // access says how long the app keeps what it gets. Without refresh tokens

@@ -49,7 +49,7 @@ func TestConsentAskedAgain(t *testing.T) {
 		allowed(callback)
 
 		ask("scope", "openid email").isPage(200, "/consent")
-		if b.node("host-note") != nil || !strings.Contains(b.text("scopes"), "allowed before") {
+		if b.node("host-note") != nil || !strings.Contains(b.text("scopes"), "allowed before") || !strings.Contains(b.body, "is remembered") {
 			t.Errorf("a new scope at a known address: %s", b.text("scopes"))
 		}
 		b.press("allow").answered(callback)
