@@ -433,7 +433,7 @@ func checkClientReferences(ctx context.Context, r storage.Reader, f *InvalidErro
 		}
 		for _, s := range c.Scopes {
 			if !slices.Contains(oidcScopes, s) && !known[s] {
-				f.Add("scope", fmt.Sprintf("%q belongs to no resource", s), "create the resource that owns it first")
+				f.Add("scope", fmt.Sprintf("%q belongs to no resource", s), "create the resource that owns it first: signet resource create URI --name NAME --scope "+s)
 			}
 		}
 	}
@@ -451,7 +451,7 @@ func checkRolesExist(ctx context.Context, r storage.Reader, f *InvalidError, rol
 	}
 	for _, role := range roles {
 		if _, ok := known[role]; !ok {
-			f.Add("roles", fmt.Sprintf("%q does not exist", role), "create the role first")
+			f.Add("roles", fmt.Sprintf("%q does not exist", role), "create it first: signet role create "+role)
 		}
 	}
 	return nil

@@ -246,7 +246,7 @@ func checkScopes(ctx context.Context, tx storage.Reader, f *InvalidError, r stor
 		}
 		switch role, ok := roles[s.Role]; {
 		case !ok:
-			f.Add("scope", fmt.Sprintf("%q demands the role %q, which does not exist", s.Name, s.Role), "create the role first")
+			f.Add("scope", fmt.Sprintf("%q demands the role %q, which does not exist", s.Name, s.Role), "create it first: signet role create "+s.Role)
 		case role.Resource != "" && role.Resource != r.URI:
 			f.Add("scope", fmt.Sprintf("%q demands the role %q of %s", s.Name, s.Role, role.Resource), "choose a global role or one of this resource")
 		}

@@ -32,11 +32,15 @@ func findUser(ctx context.Context, r storage.Reader, name string) (storage.User,
 	return u, object("user", name, err)
 }
 
-// CreateUser makes a person who can sign in, from u's username, e-mail address
-// and whether that is verified, roles, profile and locale. Without a password
-// ("") there is no signing in until SetPassword.
-func (a *Admin) CreateUser(ctx context.Context, u storage.User, password string) (storage.User, error) {
-	var f InvalidError
+// CheckPerson returns the *InvalidError that CreateUser has for u as far as
+// that is known without a database and a password.
+func CheckPerson(u storage.User) error {
+	f := checkPerson(&u)
+	return f.Err()
+}
+
+// checkPerson also sets the keys that u is found by.
+func checkPerson(u *storage.User) (f InvalidError) {
 	var err error
 	u.UsernameKey, err = usernameKey(u.Username)
 	f.check("username", u.Username, err)
@@ -47,10 +51,19 @@ func (a *Admin) CreateUser(ctx context.Context, u storage.User, password string)
 	} else if u.EmailVerified {
 		f.Add("email_verified", "needs an e-mail address", "give one, or leave it out")
 	}
+	return f
+}
+
+// CreateUser makes a person who can sign in, from u's username, e-mail address
+// and whether that is verified, roles, profile and locale. Without a password
+// ("") there is no signing in until SetPassword.
+func (a *Admin) CreateUser(ctx context.Context, u storage.User, password string) (storage.User, error) {
+	f := checkPerson(&u)
 	if password != "" {
 		f.check("password", "", checkPassword(password, a.issuer, u))
 	}
-	if err := checkRolesExist(ctx, a.store, &f, u.Roles); err != nil {
+	err := checkRolesExist(ctx, a.store, &f, u.Roles)
+	if err != nil {
 		return storage.User{}, err
 	}
 	if err := f.Err(); err != nil {

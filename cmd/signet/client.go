@@ -154,8 +154,8 @@ type clientCreate struct {
 
 func (*clientCreate) Examples() string {
 	return `
-signet client create --name "Nightly report" --id nightly-report --grant client_credentials --scope orders.read
-signet client create --name "Storefront" --id storefront --grant authorization_code --redirect-uri https://storefront.example.com/cb --scope openid --scope orders.read`
+signet client create --name "Nightly report" --id nightly-report --grant client_credentials --scope orders:read
+signet client create --name "Storefront" --id storefront --grant authorization_code --redirect-uri https://storefront.example.com/cb --scope openid --scope orders:read`
 }
 
 func (c *clientCreate) Run(ctx context.Context, a *app) error {
@@ -300,7 +300,7 @@ A change counts from the client's next token on. Tokens it has keep their scopes
 }
 
 func (*clientUpdate) Examples() string {
-	return `signet client update nightly-report --name "Morning report" --scope orders.read --scope orders.write --role orders-clerk`
+	return `signet client update nightly-report --name "Morning report" --scope orders:read --scope orders:write --role orders-clerk`
 }
 
 func (c *clientUpdate) Run(ctx context.Context, a *app) error {

@@ -88,7 +88,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 func spellOut(args []string) []string {
 	switch {
 	case len(args) == 0:
-		return []string{"--help"}
+		return args
 	case args[0] == "help":
 		return append(slices.Clone(args[1:]), "--help")
 	case args[0] == "--version":
@@ -204,6 +204,6 @@ func printHelp(options kong.HelpOptions, ctx *kong.Context) error {
 func (*root) Examples() string {
 	return `
 signet role create orders-clerk
-signet resource create https://orders.example.com --name "Orders" --scope orders.read --scope orders.write=orders-clerk
-signet client create --id nightly-report --name "Nightly report" --grant client_credentials --scope orders.read`
+signet resource create https://orders.example.com --name "Orders" --scope orders:read --scope orders:write=orders-clerk
+signet client create --id nightly-report --name "Nightly report" --grant client_credentials --scope orders:read`
 }

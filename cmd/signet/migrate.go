@@ -71,6 +71,11 @@ func (*migrateUp) Run(ctx context.Context, a *app) error {
 
 type migrateStatus struct{}
 
+// Help says what a script looks at.
+func (*migrateStatus) Help() string {
+	return "Exit status 0 says that it could be compared, whatever the answer. Scripts look at --json: pending lists what `signet migrate up` would do, and current is above target when the schema is newer than this program."
+}
+
 func (*migrateStatus) Examples() string { return "signet migrate status" }
 
 func (*migrateStatus) Run(ctx context.Context, a *app) error {

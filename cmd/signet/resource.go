@@ -137,7 +137,7 @@ type resourceCreate struct {
 }
 
 func (*resourceCreate) Examples() string {
-	return `signet resource create https://orders.example.com --name "Orders" --scope orders.read --scope orders.write=orders-clerk --token-lifetime 5m`
+	return `signet resource create https://orders.example.com --name "Orders" --scope orders:read --scope orders:write=orders-clerk --token-lifetime 5m`
 }
 
 func (c *resourceCreate) Run(ctx context.Context, a *app) error {
@@ -245,7 +245,7 @@ A change counts from the next token on. A scope that goes is taken from every cl
 }
 
 func (*resourceUpdate) Examples() string {
-	return `signet resource update https://orders.example.com --scope orders.read --scope orders.write=orders-clerk --roles-claim`
+	return `signet resource update https://orders.example.com --scope orders:read --scope orders:write=orders-clerk --roles-claim`
 }
 
 func (c *resourceUpdate) Run(ctx context.Context, a *app) error {

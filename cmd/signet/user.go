@@ -164,7 +164,7 @@ type userCreate struct {
 
 // Help says what a password has to be.
 func (*userCreate) Help() string {
-	return "A password has at least 15 characters of any kind and does not contain the username, the address or the word signet. You know it, so they choose another when they first sign in."
+	return "A password has 15 characters at least, of any kind but control characters, and 1024 bytes at most. It does not contain the username, the address, the part of it before the @ or the word signet, and is not made of common words, names of the account, runs and repetitions alone. You know it, so they choose another when they first sign in."
 }
 
 func (*userCreate) Examples() string {
@@ -184,6 +184,11 @@ func (c *userCreate) Run(ctx context.Context, a *app) error {
 	row.Profile, err = provider.WithName("", c.Name)
 	if err != nil {
 		return &provider.InvalidError{Faults: []provider.Fault{{Field: fmt.Sprintf("--name %q", c.Name), Problem: err.Error()}}}
+	}
+	if !c.GeneratePassword && !c.PasswordStdin { // nobody types one twice for nothing
+		if err := provider.CheckPerson(row); err != nil {
+			return err
+		}
 	}
 	password, err := a.password(ctx, c.passwordFlags)
 	if err != nil {
