@@ -24,7 +24,8 @@ import (
 func main() {
 	nosync := flag.Bool("nosync", false, "turn fsync off")
 	flag.Usage = func() {
-		fmt.Fprintln(flag.CommandLine.Output(), "usage: pg [-nosync] -- COMMAND [ARGUMENT…]")
+		fmt.Fprintln(flag.CommandLine.Output(), "usage: pg [-nosync] -- COMMAND [ARGUMENT…]\n\nStarts a PostgreSQL server, runs COMMAND with its URL in SIGNET_TEST_POSTGRES, and stops the server.")
+		flag.PrintDefaults()
 	}
 	flag.Parse()
 	if flag.NArg() == 0 {
