@@ -86,9 +86,10 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 
 // spellOut returns the command line that people mean who have not read a word.
 func spellOut(args []string) []string {
-	switch {
-	case len(args) == 0:
+	if len(args) == 0 {
 		return args
+	}
+	switch {
 	case args[0] == "help":
 		return append(slices.Clone(args[1:]), "--help")
 	case args[0] == "--version":
