@@ -145,32 +145,32 @@ func (p *Provider) WithdrawApp(ctx context.Context, s *SignedIn, clientID string
 }
 
 // ChangePassword replaces the person's password. All their other sessions and
-// every app's access end; this session goes on under the cookie it returns.
-// Errors as SignIn's.
-func (p *Provider) ChangePassword(ctx context.Context, s *SignedIn, current, replacement, address string) (cookie string, err error) {
+// every app's access end; this session goes on under the cookie of the result,
+// and the browser stays known under its new device cookie. Errors as SignIn's.
+func (p *Provider) ChangePassword(ctx context.Context, s *SignedIn, current, replacement, address string) (*SignInResult, error) {
 	password, err := p.store.Password(ctx, s.User.ID)
 	if errors.Is(err, storage.ErrNotFound) {
-		return "", ErrBadCredentials
+		return nil, ErrBadCredentials
 	}
 	if err != nil {
-		return "", fmt.Errorf("password: %w", err)
+		return nil, fmt.Errorf("password: %w", err)
 	}
 	release, err := p.hashing.enter(ctx)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	defer release()
 	// A count of its own: strangers who guess elsewhere do not slow this down.
 	count := []counter{{key: "session:" + s.Session.ID, free: 10, longest: 15 * time.Minute}}
 	if err := p.countAttempt(ctx, count); err != nil {
-		return "", err
+		return nil, err
 	}
 	if right, _ := p.policy.passwordCost().verify(password.Hash, current); !right {
-		return "", ErrBadCredentials
+		return nil, ErrBadCredentials
 	}
 	hash, err := p.newPasswordHash(replacement, current, s.User)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	now := p.now()
 	session, secret := p.newSession(s.User.ID, SignInAttempt{Address: address, UserAgent: s.Session.UserAgent}, now)
@@ -191,9 +191,13 @@ func (p *Provider) ChangePassword(ctx context.Context, s *SignedIn, current, rep
 		return p.forgive(ctx, tx, count, now)
 	})
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	return secret.of(session.ID), nil
+	return &SignInResult{
+		SignedIn: &SignedIn{Session: session, User: s.User},
+		Cookie:   secret.of(session.ID),
+		Device:   p.newDevice(s.User.ID, now),
+	}, nil
 }
 
 // replacePassword stores a new password in place of the one whose hash was

@@ -119,7 +119,7 @@ func (a *Admin) UpdateClient(ctx context.Context, id string, alter func(*storage
 		c := before
 		alter(&c)
 		c.ID, c.Origin, c.Enabled, c.Secrets, c.CreatedAt = before.ID, before.Origin, before.Enabled, before.Secrets, before.CreatedAt
-		c.UpdatedAt = tx.now
+		c.UpdatedAt = later(before.UpdatedAt, tx.now)
 		tidyClient(&c)
 		if err := checkClient(ctx, tx, c); err != nil {
 			return err
@@ -191,7 +191,7 @@ func (a *Admin) setClientEnabled(ctx context.Context, id string, enabled bool) (
 		if c.Enabled == enabled {
 			return nil
 		}
-		c.Enabled, c.UpdatedAt = enabled, tx.now
+		c.Enabled, c.UpdatedAt = enabled, later(c.UpdatedAt, tx.now)
 		if err := tx.UpdateClient(ctx, c); err != nil {
 			return object("client", id, err)
 		}

@@ -135,7 +135,7 @@ func (tx change) takeScopes(ctx context.Context, resource string, gone []string)
 		taken := slices.DeleteFunc(had, func(s string) bool { return !isGone(s) })
 		slices.Sort(taken)
 		lost = append(lost, LostScopes{ClientID: c.ID, Scopes: taken})
-		c.UpdatedAt = tx.now
+		c.UpdatedAt = later(c.UpdatedAt, tx.now)
 		if err := tx.UpdateClient(ctx, c); err != nil {
 			return object("client", c.ID, err)
 		}

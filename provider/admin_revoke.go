@@ -163,10 +163,11 @@ func (a *Admin) endGrantsAhead(ctx context.Context, f storage.GrantFilter) error
 	return nil
 }
 
-// touchClient marks the client as changed now: no token is issued to it in
-// the second of an epoch, which would refuse it (registry.settled).
+// touchClient marks the client as changed now: no token is issued to it that
+// an epoch of now would refuse (registry.settled). Like an epoch's date, that of
+// a change is never earlier than the one before.
 func (tx change) touchClient(ctx context.Context, c storage.Client) error {
-	c.UpdatedAt = tx.now
+	c.UpdatedAt = later(c.UpdatedAt, tx.now)
 	if err := tx.UpdateClient(ctx, c); err != nil {
 		return fmt.Errorf("client: %w", err)
 	}

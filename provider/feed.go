@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/signet-oidc/signet/provider/revocation"
@@ -56,11 +57,11 @@ func (p *Provider) admitFeed(w http.ResponseWriter, r *http.Request) (leave func
 			return nil, err
 		}
 	}
-	if n := p.feedConnections.Add(1); n > int64(p.policy.FeedConnections) {
-		p.feedConnections.Add(-1)
+	leave, err = p.feedPlaces.take(r.RemoteAddr)
+	if err != nil {
 		p.metrics.feedRefused.Inc()
 		// Not all at once again.
-		return nil, busyFor(time.Duration(5+rand.IntN(10))*time.Second, errors.New("too many feed connections"))
+		return nil, busyFor(time.Duration(5+rand.IntN(10))*time.Second, err)
 	}
 	// The limits of a request end a stream, so the connection's own are lifted;
 	// each write has one (writeFeed). A connection that cannot do this, of a
@@ -68,7 +69,52 @@ func (p *Provider) admitFeed(w http.ResponseWriter, r *http.Request) (leave func
 	control := http.NewResponseController(w)
 	_ = control.SetReadDeadline(time.Time{})
 	_ = control.SetWriteDeadline(time.Time{})
-	return func() { p.feedConnections.Add(-1) }, nil
+	return leave, nil
+}
+
+// feedPlaces counts who reads the feed. One network gets at most half of the
+// places, so that no single stranger can keep all verifiers out. It remembers
+// no network that holds none, so never more than there are places.
+type feedPlaces struct {
+	most int
+
+	mu        sync.Mutex // held while counting
+	taken     int
+	byNetwork map[string]int
+}
+
+func newFeedPlaces(most int) *feedPlaces {
+	return &feedPlaces{most: most, byNetwork: make(map[string]int)}
+}
+
+// take gives a place to an address, until leave is called, once.
+func (f *feedPlaces) take(address string) (leave func(), err error) {
+	from := network(address)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case f.taken >= f.most:
+		return nil, errors.New("too many feed connections")
+	case f.byNetwork[from] >= (f.most+1)/2:
+		return nil, errors.New("too many feed connections from one network")
+	}
+	f.taken++
+	f.byNetwork[from]++
+	return func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.taken--
+		if f.byNetwork[from]--; f.byNetwork[from] == 0 {
+			delete(f.byNetwork, from)
+		}
+	}, nil
+}
+
+// count returns how many places are taken.
+func (f *feedPlaces) count() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.taken
 }
 
 // mayReadFeed asks for an access token that is meant for the feed and has the

@@ -271,6 +271,13 @@ func (p *Provider) absoluteEnd(person *person, now time.Time) time.Time {
 	return end
 }
 
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
 func earlier(a, b time.Time) time.Time {
 	if a.Before(b) {
 		return a

@@ -22,6 +22,7 @@ import (
 
 	"github.com/signet-oidc/signet/migrations"
 	"github.com/signet-oidc/signet/provider/keys"
+	"github.com/signet-oidc/signet/provider/revocation"
 	"github.com/signet-oidc/signet/storage"
 	"github.com/signet-oidc/signet/storage/postgres"
 	"github.com/signet-oidc/signet/storage/sqlite"
@@ -45,11 +46,18 @@ type house struct {
 	p      *Provider
 	admin  *Admin
 	store  storage.Store
-	ahead  atomic.Int64 // nanoseconds
-	secret string       // of the client shop
+	ahead  atomic.Int64              // nanoseconds
+	still  atomic.Pointer[time.Time] // where the clock stands, or nil
+	secret string                    // of the client shop
 }
 
-func (h *house) now() time.Time         { return time.Now().UTC().Add(time.Duration(h.ahead.Load())) }
+func (h *house) now() time.Time {
+	if still := h.still.Load(); still != nil {
+		return *still
+	}
+	return time.Now().UTC().Add(time.Duration(h.ahead.Load()))
+}
+
 func (h *house) later(by time.Duration) { h.ahead.Add(int64(by)) }
 
 // onBothHouses runs the test against each database.
@@ -134,7 +142,7 @@ func must(t testing.TB, err error) {
 // settle makes the provider see what the operator changed.
 func (h *house) settle() {
 	h.t.Helper()
-	h.later(h.p.policy.RegistryMaxAge + time.Second)
+	h.later(h.p.policy.RegistryMaxAge + revocation.EpochAhead + time.Second)
 	must(h.t, h.p.registry.refresh(h.t.Context()))
 }
 

@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -22,6 +23,8 @@ type meanwhile struct {
 	storage.Store
 	happens func() // nil once it has
 	queue   func() // happens while a transaction waits for its turn
+	// appended happens between an entry of the revocation log and its commit.
+	appended func()
 }
 
 // Update implements storage.Store.
@@ -53,6 +56,15 @@ func (m *meanwhile) now() {
 	case <-done:
 	case <-time.After(300 * time.Millisecond):
 	}
+}
+
+// AppendRevocation implements storage.Tx.
+func (t *meanwhileTx) AppendRevocation(ctx context.Context, r storage.Revocation) (int64, error) {
+	seq, err := t.Tx.AppendRevocation(ctx, r)
+	if t.m.appended != nil {
+		t.m.appended()
+	}
+	return seq, err
 }
 
 // CreateGrant implements storage.Tx.
@@ -259,6 +271,75 @@ func TestPasswordChangedAfterAWait(t *testing.T) {
 			_, err := h.admin.SetPassword(ctx, "ann", housePassword)
 			must(t, err)
 			h.settle()
+		}
+	})
+}
+
+// What is minted from the old truth, while the change that ends it has not
+// committed yet and in another second than it looked at the clock, is refused;
+// what is minted right after it waits until it is not.
+func TestTokenBetweenAnEpochAndItsCommit(t *testing.T) {
+	onBothHouses(t, nil, func(t *testing.T, h *house) {
+		h.quick()
+		ctx := t.Context()
+		m := &meanwhile{Store: h.store}
+		admin := NewAdmin(AdminConfig{
+			Store: m, Ring: func(context.Context) (*keys.Ring, error) { return h.p.registry.current.Load().ring, nil },
+			Policy: h.p.policy, Now: h.now, Actor: "operator", Issuer: houseIssuer,
+		})
+		service := h.client("service", func(c *storage.Client) {
+			c.GrantTypes, c.RedirectURIs, c.Scopes = []string{grantClientCredentials}, nil, []string{"orders:read"}
+		})
+		h.settle()
+		serve := func() reply {
+			return h.post(h.p.Token, "service", service, url.Values{"grant_type": {grantClientCredentials}, "scope": {"orders:read"}})
+		}
+		active := func(r reply) bool { // each client is told of its own
+			token := r.member("access_token")
+			own := h.post(h.p.Introspect, "service", service, url.Values{"token": {token}}).json["active"] == true
+			return own || h.active(token)
+		}
+		for _, c := range []struct {
+			name    string
+			do      func() error
+			service bool
+		}{
+			{name: "role lost", do: func() error { _, err := admin.RevokeUserRole(ctx, "ann", "orders-admin"); return err }},
+			{name: "password set", do: func() error { _, err := admin.SetPassword(ctx, "ann", housePassword); return err }},
+			{name: "service revoked", do: func() error { _, err := admin.RevokeClient(ctx, "service"); return err }, service: true},
+		} {
+			_, err := h.admin.GrantUserRole(ctx, "ann", "orders-admin")
+			must(t, err)
+			h.settle()
+			first := h.tokens(h.signIn("ann"), "scope", "openid orders:report offline_access").member("refresh_token")
+			h.wants(c.name, h.refresh(first), "") // so that first is only repeated below
+			var stolen reply
+			m.appended = func() {
+				next := h.now().Truncate(time.Second).Add(1300 * time.Millisecond)
+				h.still.Store(&next)
+				must(t, h.p.registry.refresh(ctx))
+				if stolen = h.refresh(first); c.service {
+					stolen = serve()
+				}
+			}
+			began := h.now().Truncate(time.Second).Add(1600 * time.Millisecond)
+			h.still.Store(&began)
+			must(t, c.do())
+			h.ahead.Store(int64(time.Until(h.now())))
+			h.still.Store(nil)
+			h.wants(c.name, stolen, "")
+			if active(stolen) {
+				t.Errorf("%s: a token from before the commit is good", c.name)
+			}
+			h.later(h.p.policy.RegistryPoll) // until then it works with the client it remembers
+			must(t, h.p.registry.refresh(ctx))
+			fresh := h.tokens(h.signIn("ann"))
+			again := h.refresh(fresh.member("refresh_token"))
+			for _, r := range []reply{fresh, again, serve()} {
+				if h.wants(c.name, r, ""); !active(r) {
+					t.Errorf("%s: a token from after it is refused", c.name)
+				}
+			}
 		}
 	})
 }

@@ -1,7 +1,6 @@
 package provider
 
 import (
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -72,7 +71,7 @@ func newMetrics(reg prometheus.Registerer, r *registry, c *clock, now func() tim
 }
 
 // watchFeed shows the figures of the revocation feed.
-func (m *metrics) watchFeed(reg prometheus.Registerer, f *revocation.Feed, connections *atomic.Int64) {
+func (m *metrics) watchFeed(reg prometheus.Registerer, f *revocation.Feed, places *feedPlaces) {
 	gauge := func(name, help string, value func() float64) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value)
 	}
@@ -81,7 +80,7 @@ func (m *metrics) watchFeed(reg prometheus.Registerer, f *revocation.Feed, conne
 	}
 	reg.MustRegister(
 		gauge("signet_revocation_feed_connections", "Verifiers connected to the revocation feed here.",
-			func() float64 { return float64(connections.Load()) }),
+			func() float64 { return float64(places.count()) }),
 		gauge("signet_revocation_log_seq", "Sequence number of the last revocation this replica knows.",
 			func() float64 { return float64(f.Stats().Seq) }),
 		gauge("signet_revocation_log_age_seconds", "Since when this replica has not read the revocation log to its end; above 5 it sends no heartbeat.",

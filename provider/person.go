@@ -70,7 +70,7 @@ func (p *Provider) presented(ctx context.Context, s *session, clientID, prefix, 
 // is later than the last epoch of either: what is minted from it is not
 // refused by that epoch (see registry.settled).
 func (p *Provider) standing(ctx context.Context, clientID, grantID string) (view, *client, *person, error) {
-	const patience = 5 * time.Second
+	const patience = revocation.EpochAhead + 5*time.Second
 	var last time.Time
 	for waited := time.Duration(0); waited < patience; waited += p.policy.RegistryPoll {
 		v, c, err := p.registry.settled(ctx, clientID)

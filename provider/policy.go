@@ -81,7 +81,7 @@ type Policy struct {
 	CachedClients int
 	CachedTokens  int
 	// FeedConnections bounds how many verifiers follow the revocation feed at
-	// one replica.
+	// one replica; half as many may come from one network.
 	FeedConnections int
 	// FeedPatience is how long one of them may take to read what it was sent.
 	FeedPatience time.Duration

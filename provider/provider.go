@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/go-jose/go-jose/v3"
@@ -62,11 +61,11 @@ type Provider struct {
 	metrics     *metrics
 	metadata    *document
 
-	statusLists     *revocation.StatusLists
-	statusIndexes   *statusIndexes
-	feed            *revocation.Feed
-	feedScope       string
-	feedConnections atomic.Int64
+	statusLists   *revocation.StatusLists
+	statusIndexes *statusIndexes
+	feed          *revocation.Feed
+	feedScope     string
+	feedPlaces    *feedPlaces
 }
 
 // New composes a Provider. It makes the keys a new database lacks and reads
@@ -91,6 +90,7 @@ func New(ctx context.Context, cfg Config) (*Provider, error) {
 		remoteKeys: newRemoteKeys(cfg.Outbound, cfg.Policy.CachedClients),
 		tokens:     newCache[[sha256.Size]byte, *issued](cfg.Policy.CachedTokens),
 		feedScope:  cfg.FeedScope,
+		feedPlaces: newFeedPlaces(cfg.Policy.FeedConnections),
 
 		largeTokens: newCache[string, time.Time](cfg.Policy.CachedClients),
 	}
@@ -116,7 +116,7 @@ func New(ctx context.Context, cfg Config) (*Provider, error) {
 		return nil, err
 	}
 	p.statusLists, p.statusIndexes = p.newStatusLists(), &statusIndexes{store: cfg.Store}
-	p.metrics.watchFeed(cfg.Metrics, p.feed, &p.feedConnections)
+	p.metrics.watchFeed(cfg.Metrics, p.feed, p.feedPlaces)
 	return p, nil
 }
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/signet-oidc/signet/provider/keys"
+	"github.com/signet-oidc/signet/provider/revocation"
 	"github.com/signet-oidc/signet/storage"
 )
 
@@ -204,11 +205,12 @@ func (r *registry) run(ctx context.Context) {
 }
 
 // settled returns the client as it is now, with a view whose second is later
-// than the client's last change. A change may have appended an epoch to the
-// revocation log, and an epoch refuses the second it falls in, because iat
-// has no finer unit: a token minted in that second would be refused at once.
+// than that of an epoch which the client's last change may have appended to
+// the revocation log. An epoch is dated ahead and refuses the second it falls
+// in, because iat has no finer unit: a token minted until then would be refused
+// at once.
 func (r *registry) settled(ctx context.Context, id string) (view, *client, error) {
-	const patience = 4 * time.Second // one second, and the clock offset allowed
+	const patience = revocation.EpochAhead + 4*time.Second // and one second, and the clock offset allowed
 	deadline := r.now().Add(patience)
 	for {
 		v, err := r.view(ctx)
@@ -222,7 +224,7 @@ func (r *registry) settled(ctx context.Context, id string) (view, *client, error
 		if err != nil {
 			return view{}, nil, err
 		}
-		if v.asOf.Truncate(time.Second).After(c.UpdatedAt.Truncate(time.Second)) {
+		if v.asOf.Truncate(time.Second).After(c.UpdatedAt.Add(revocation.EpochAhead).Truncate(time.Second)) {
 			return v, c, nil
 		}
 		if r.now().After(deadline) {

@@ -98,7 +98,7 @@ func (p *Provider) signIn(ctx context.Context, a SignInAttempt) (*SignInResult, 
 	}
 	defer release()
 
-	count := p.counters(user, a)
+	count := p.counters(user, password, a)
 	if err := p.countAttempt(ctx, count); err != nil {
 		return nil, err
 	}
@@ -194,10 +194,13 @@ type counter struct {
 
 // counters returns what a failed attempt counts against: the account, by
 // whatever name, and the network it comes from. Nobody is locked out: waits
-// end, and a browser in which the person signed in before has a count of its
-// own, which strangers cannot spend.
-func (p *Provider) counters(user storage.User, a SignInAttempt) []counter {
-	if device, ok := p.readDevice(a.Device, user.ID); ok {
+// end, and a browser in which the person signed in with the password in force
+// has a count of its own, which strangers cannot spend. Who knew only an
+// earlier password is a stranger, however many browsers they signed in with.
+func (p *Provider) counters(user storage.User, password storage.Password, a SignInAttempt) []counter {
+	// A cookie has whole seconds; that of the sign-in which set the password counts.
+	device, made, ok := p.readDevice(a.Device, user.ID)
+	if ok && !made.Before(password.CreatedAt.Truncate(time.Second)) {
 		return []counter{{key: "device:" + device, free: 10, longest: 15 * time.Minute}}
 	}
 	account := "user:" + user.ID
@@ -292,21 +295,21 @@ func (p *Provider) newDevice(userID string, now time.Time) string {
 	return base64.RawURLEncoding.EncodeToString(append(append(b, mac[:]...), keyID...))
 }
 
-// readDevice returns the device's random part if the cookie is one of ours,
-// for this user, and not too old.
-func (p *Provider) readDevice(cookie, userID string) (string, bool) {
+// readDevice returns the device's random part and the second it was made in, if
+// the cookie is one of ours, for this user, and not too old.
+func (p *Provider) readDevice(cookie, userID string) (device string, made time.Time, ok bool) {
 	const covered, size = 40, 72
 	s := p.registry.current.Load()
 	raw, err := base64.RawURLEncoding.DecodeString(cookie)
 	if err != nil || s == nil || len(cookie) > 256 || len(raw) <= size ||
 		!s.ring.VerifyMAC(keys.PurposeDevice, string(raw[size:]), raw[:covered], raw[covered:size]) {
-		return "", false
+		return "", time.Time{}, false
 	}
-	made := time.Unix(int64(binary.BigEndian.Uint64(raw[32:covered])), 0)
+	made = time.Unix(int64(binary.BigEndian.Uint64(raw[32:covered])), 0)
 	if uuid.UUID(raw[:16]).String() != userID || p.now().After(made.Add(deviceMemory)) {
-		return "", false
+		return "", time.Time{}, false
 	}
-	return base64.RawURLEncoding.EncodeToString(raw[16:32]), true
+	return base64.RawURLEncoding.EncodeToString(raw[16:32]), made, true
 }
 
 // maxUserAgent bounds what is kept of a browser's name for itself, in bytes.

@@ -94,6 +94,59 @@ func TestGuessersWaitAndOwnersDoNot(t *testing.T) {
 	})
 }
 
+// A browser is known by the password in force: who knew an earlier one has no
+// more tries than a stranger, with however many cookies.
+func TestDeviceOfAnEarlierPassword(t *testing.T) {
+	onBothHouses(t, nil, func(t *testing.T, d *house) {
+		ctx := t.Context()
+		// The clock stands, so that waits do not end by themselves.
+		at := d.now().Truncate(time.Second).Add(700 * time.Millisecond)
+		d.still.Store(&at)
+		later := func() {
+			at := d.now().Add(time.Hour)
+			d.still.Store(&at)
+		}
+		var throttled *ThrottledError
+		known := func(what, password, device string, want bool) {
+			t.Helper()
+			for i := 0; ; i++ { // strangers
+				if _, err := d.attempt("ann", "a guess", "198.51.100.1", ""); errors.As(err, &throttled) {
+					break
+				} else if i == 50 {
+					t.Fatalf("%s: nobody is slowed down: %v", what, err)
+				}
+			}
+			if _, err := d.attempt("ann", password, "203.0.113.9", device); want && err != nil || !want && !errors.As(err, &throttled) {
+				t.Errorf("%s: %v, want known: %t", what, err, want)
+			}
+		}
+		first, err := d.attempt("ann", housePassword, "192.0.2.1", "")
+		must(t, err)
+		known("signed in", housePassword, first.Device, true)
+
+		later()
+		second, err := d.p.ChangePassword(ctx, first.SignedIn, housePassword, "another quiet heron", "192.0.2.1")
+		must(t, err)
+		known("from before the change", "another quiet heron", first.Device, false)
+		known("where it was changed", "another quiet heron", second.Device, true)
+
+		later()
+		third, err := d.p.SignIn(ctx, SignInAttempt{Login: "ann", Password: "another quiet heron", NewPassword: "a third quiet heron", Address: "192.0.2.1"})
+		must(t, err)
+		known("from before the sign-in that set another", "a third quiet heron", second.Device, false)
+		known("of the sign-in that set it", "a third quiet heron", third.Device, true)
+
+		later()
+		_, err = d.admin.SetPassword(ctx, "ann", "a fourth quiet heron")
+		must(t, err)
+		known("from before the operator's", "a fourth quiet heron", third.Device, false)
+		later()
+		fourth, err := d.attempt("ann", "a fourth quiet heron", "192.0.2.1", third.Device)
+		must(t, err)
+		known("after signing in again", "a fourth quiet heron", fourth.Device, true)
+	})
+}
+
 func TestHashGate(t *testing.T) {
 	g := newHashGate(2, 1)
 	var release []func()

@@ -13,12 +13,16 @@ type RevocationKey struct {
 	Hash []byte
 }
 
+// EffectEpoch is the effect of an entry that refuses what was issued up to the
+// second of its NotBefore.
+const EffectEpoch = "epoch"
+
 // Revocation is one entry of the log that verifiers follow. The latest entry
 // for a key is the one that counts.
 type Revocation struct {
 	Seq       int64
 	Key       RevocationKey
-	Effect    string    // "block" refuses outright, "epoch" refuses what was issued before NotBefore
+	Effect    string    // "block" refuses outright, or EffectEpoch
 	NotBefore time.Time // for epochs
 	Until     time.Time // when nothing it could concern is still valid; zero: never
 	Reason    string    // for operators; it never leaves the database

@@ -279,7 +279,9 @@ type Tx interface {
 	// AppendRevocation adds an entry at the end of the log, computes its chain
 	// hash and returns its sequence number. It holds the log's lock to the end
 	// of the transaction, so that commit order is sequence order. r.Seq and
-	// r.Chain are ignored. A transaction that also locks the registry must do
+	// r.Chain are ignored. An epoch that follows an epoch of the same key gets at
+	// least the NotBefore of that one: whose clock was read first must not let
+	// pass what the other refuses. A transaction that also locks the registry must do
 	// that first: the other order would deadlock, so it is an error.
 	AppendRevocation(ctx context.Context, r Revocation) (seq int64, err error)
 

@@ -163,10 +163,11 @@ func (s *Server) postPassword(w http.ResponseWriter, r *http.Request) {
 	var throttled *provider.ThrottledError
 	var busy *provider.BusyError
 	var invalid *provider.InvalidError
-	value, err := s.provider.ChangePassword(r.Context(), who, current, password, r.RemoteAddr)
+	result, err := s.provider.ChangePassword(r.Context(), who, current, password, r.RemoteAddr)
 	switch {
 	case err == nil:
-		s.cookies.set(w, s.cookies.session, value, 0)
+		s.cookies.set(w, s.cookies.session, result.Cookie, 0)
+		s.cookies.set(w, s.cookies.device, result.Device, deviceLifetime)
 		s.done(w, r, templates.PasswordChanged, nil)
 	case errors.Is(err, provider.ErrBadCredentials):
 		s.showPassword(w, r, who, http.StatusUnprocessableEntity, templates.CurrentPasswordWrong())

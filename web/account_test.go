@@ -91,7 +91,7 @@ func TestChangePassword(t *testing.T) {
 		s.people()
 		const replacement = "an owl between two oaks"
 		b, other := s.browser().open("/login").signIn(ada, password), s.browser().open("/login").signIn(ada, password)
-		before := b.cookie("session")
+		before, device := b.cookie("session"), b.cookie("device")
 		b.open("/account/password").isPage(200, "/account/password")
 		for name, fields := range map[string][]string{
 			"nothing":       {},
@@ -113,6 +113,9 @@ func TestChangePassword(t *testing.T) {
 		b.press("submit", "current_password", password, "new_password", replacement, "repeat_password", replacement).isPage(200, "/account")
 		if b.text("notice") == "" || b.cookie("session") == before {
 			t.Error("no notice, or the same cookie")
+		}
+		if now := b.cookie("device"); now == "" || now == device {
+			t.Error("the browser is not known by the new password")
 		}
 		other.open("/account").isPage(200, "/login")
 		other.signIn(ada, password).isPage(422, "/login")

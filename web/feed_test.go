@@ -584,9 +584,10 @@ func TestFeedOfReplicas(t *testing.T) {
 }
 
 func TestFeedLimits(t *testing.T) {
-	onBoth(t, options{policy: func(p *provider.Policy) { p.FeedConnections = 2 }}, func(t *testing.T, s *site) {
+	onBoth(t, options{policy: func(p *provider.Policy) { p.FeedConnections = 2 }, proxies: trusted()}, func(t *testing.T, s *site) {
 		v := s.verifierState()
-		a, b := s.stream("?after="+v.position()), s.stream("?after="+v.position())
+		a := s.stream("?after="+v.position(), "X-Forwarded-For", "198.51.100.1")
+		b := s.stream("?after="+v.position(), "X-Forwarded-For", "198.51.100.2")
 		a.follow(v)
 		b.follow(v)
 		refused := s.get("/revocations/stream")
@@ -612,6 +613,42 @@ func TestFeedLimits(t *testing.T) {
 		}
 		if again := s.stream(""); again.res.StatusCode != http.StatusServiceUnavailable {
 			t.Errorf("a stream while draining: %d", again.res.StatusCode)
+		}
+	})
+}
+
+// Nobody keeps all others out: one network gets half of the places.
+func TestFeedPlacesOfOneNetwork(t *testing.T) {
+	onBoth(t, options{policy: func(p *provider.Policy) { p.FeedConnections = 4 }, proxies: trusted()}, func(t *testing.T, s *site) {
+		at := "?after=" + s.verifierState().position()
+		from := func(address string) *stream { return s.stream(at, "X-Forwarded-For", address) }
+		v6 := from("2001:db8:0:1::1")
+		for what, c := range map[string]*stream{"one": v6, "another of the same /64": from("2001:db8:0:1:ffff::2")} {
+			if c.res.StatusCode != http.StatusOK {
+				t.Fatalf("%s: %d", what, c.res.StatusCode)
+			}
+		}
+		for _, path := range []string{"/revocations/stream", "/revocations/poll", "/revocations/snapshot"} {
+			refused := s.get(path, "X-Forwarded-For", "2001:db8:0:1:8::3")
+			refused.isRefusal(t, http.StatusServiceUnavailable, "temporarily_unavailable")
+			if refused.header.Get("Retry-After") < "1" {
+				t.Errorf("%s: Retry-After = %q", path, refused.header.Get("Retry-After"))
+			}
+		}
+		for _, address := range []string{"2001:db8:0:2::1", "198.51.100.1"} {
+			if c := from(address); c.res.StatusCode != http.StatusOK {
+				t.Errorf("%s, of another network: %d", address, c.res.StatusCode)
+			}
+		}
+		s.get("/revocations/poll", "X-Forwarded-For", "198.51.100.2").isRefusal(t, http.StatusServiceUnavailable, "temporarily_unavailable")
+		v6.close()
+		for end := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+			if s.get("/revocations/poll", "X-Forwarded-For", "2001:db8:0:1::4").status == http.StatusOK {
+				break
+			}
+			if time.Now().After(end) {
+				t.Fatal("a place that is free again is not given")
+			}
 		}
 	})
 }

@@ -316,6 +316,13 @@ func TestMostRestrictiveWins(t *testing.T) {
 				if v.polled(); active() || v.refuses(token) == "" {
 					t.Errorf("a %s of its %s does not refuse it", refusing.Effect, kind)
 				}
+				if refusing.Effect == revocation.EffectEpoch {
+					say(harmless(kind)) // by a clock that is behind
+					if v.polled(); active() || v.refuses(token) == "" {
+						t.Errorf("an earlier epoch of its %s lets it pass", kind)
+					}
+					say(revocation.Block(kind, value, "", now, until))
+				}
 				say(harmless(kind)) // the latest entry counts
 				if v.polled(); !active() || v.refuses(token) != "" {
 					t.Errorf("a later entry for its %s does not count", kind)

@@ -312,7 +312,8 @@ func (s *site) register(id string, alter ...func(*storage.Client)) (secret strin
 }
 
 // client makes one more client, once register was called: it works at once,
-// because nobody has asked for it before.
+// because nobody has asked for it before. Its last change is an hour old, or its
+// first token would wait until no epoch could refuse it.
 func (s *site) client(id string, alter ...func(*storage.Client)) (secret string) {
 	s.t.Helper()
 	c := provider.DefaultClient()
@@ -321,7 +322,17 @@ func (s *site) client(id string, alter ...func(*storage.Client)) (secret string)
 	for _, f := range alter {
 		f(&c)
 	}
-	_, secret, err := s.admin.CreateClient(s.t.Context(), c)
+	made, secret, err := s.admin.CreateClient(s.t.Context(), c)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	made.UpdatedAt = made.UpdatedAt.Add(-time.Hour)
+	err = s.store.Update(s.t.Context(), func(ctx context.Context, tx storage.Tx) error {
+		if err := tx.LockRegistry(ctx); err != nil {
+			return err
+		}
+		return tx.UpdateClient(ctx, made)
+	})
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -24,8 +24,8 @@ const (
 
 // What a log entry does.
 const (
-	EffectBlock = "block" // refuse outright
-	EffectEpoch = "epoch" // refuse what was issued before NotBefore
+	EffectBlock = "block"             // refuse outright
+	EffectEpoch = storage.EffectEpoch // refuse what was issued up to the second of NotBefore
 )
 
 // hashSize is how many bytes of the digest identify a value: 128 bits keep
@@ -45,10 +45,17 @@ func Block(kind, value, reason string, now, until time.Time) storage.Revocation 
 	return storage.Revocation{Key: Key(kind, value), Effect: EffectBlock, Until: until, Reason: reason, CreatedAt: now}
 }
 
-// Epoch returns the entry that refuses what was issued for the value before
-// now and accepts what is issued later. It lifts an earlier block.
+// EpochAhead is how far ahead of its transaction's clock an epoch is dated:
+// what the transaction may take from reading the clock to its commit. Until
+// then others see the old truth, and what they mint from it is younger than
+// that clock; it must not be younger than the epoch.
+const EpochAhead = time.Second
+
+// Epoch returns the entry that refuses what was issued for the value until
+// EpochAhead after now, the time of the transaction that appends it, and
+// accepts what is issued later. It lifts an earlier block.
 func Epoch(kind, value, reason string, now, until time.Time) storage.Revocation {
-	return storage.Revocation{Key: Key(kind, value), Effect: EffectEpoch, NotBefore: now, Until: until, Reason: reason, CreatedAt: now}
+	return storage.Revocation{Key: Key(kind, value), Effect: EffectEpoch, NotBefore: now.Add(EpochAhead), Until: until, Reason: reason, CreatedAt: now}
 }
 
 // Refuses reports whether the entry refuses a token issued at issuedAt, which

@@ -29,7 +29,8 @@ func TestRefuses(t *testing.T) {
 		{"block refuses newer", EffectBlock, at.Add(time.Minute), true},
 		{"epoch refuses older", EffectEpoch, at.Add(-time.Minute), true},
 		{"epoch refuses the same second, which may be older", EffectEpoch, at.Truncate(time.Second), true},
-		{"epoch accepts the next second", EffectEpoch, at.Truncate(time.Second).Add(time.Second), false},
+		{"epoch refuses what may be from before its commit", EffectEpoch, at.Add(EpochAhead).Truncate(time.Second), true},
+		{"epoch accepts the second after", EffectEpoch, at.Add(EpochAhead).Truncate(time.Second).Add(time.Second), false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			r := Block(KindSubject, "s", "", at, until)

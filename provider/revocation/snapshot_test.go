@@ -30,7 +30,7 @@ func TestSnapshotCounts(t *testing.T) {
 			t.Fatal(err)
 		}
 		want := map[string][2]int64{ // hash: effect and not_before
-			string(Key(KindSubject, "enabled again").Hash):  {2, now.Add(-time.Minute).UnixMilli()},
+			string(Key(KindSubject, "enabled again").Hash):  {2, now.Add(EpochAhead - time.Minute).UnixMilli()},
 			string(Key(KindClient, "blocked at last").Hash): {1, 0},
 			string(Key(KindToken, "one").Hash):              {1, 0},
 			string(Key(KindToken, "two").Hash):              {1, 0},

@@ -115,6 +115,18 @@ func (t *Tx) AppendRevocation(ctx context.Context, r storage.Revocation) (int64,
 		return 0, wrap(err, "lock revocation log")
 	}
 	t.logLocked = true
+	if r.Effect == storage.EffectEpoch {
+		var effect string
+		var notBefore time.Time
+		err := t.db.QueryRow(ctx, `SELECT effect, not_before FROM revocations WHERE hash = $1 AND kind = $2
+			ORDER BY seq DESC LIMIT 1`, r.Key.Hash, r.Key.Kind).Scan(&effect, timeOf{&notBefore})
+		if err != nil && !errors.Is(err, storage.ErrNotFound) {
+			return 0, wrap(err, "read the latest revocation")
+		}
+		if effect == storage.EffectEpoch && notBefore.After(r.NotBefore) {
+			r.NotBefore = notBefore
+		}
+	}
 	r.Chain = r.ChainAfter(prev)
 	if _, err := t.db.Exec(ctx, `INSERT INTO revocations (`+revocationColumns+`) VALUES (`+placeholders(1, 9)+`)`,
 		r.Seq, r.Key.Kind, r.Key.Hash, r.Effect, r.NotBefore, r.Until, r.Reason, r.Chain, r.CreatedAt); err != nil {

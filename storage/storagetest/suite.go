@@ -39,6 +39,7 @@ func Run(t *testing.T, open func(t *testing.T) storage.Store) {
 		{"single use", testUseOnce},
 		{"revocations", testRevocations},
 		{"the latest revocation counts, even when it has ended", testRevocationLatest},
+		{"an epoch is no earlier than the epoch before", testEpochsGoOn},
 		{"the revocation log", testRevocationLog},
 		{"the revocation log's chain", testRevocationChain},
 		{"every entry of the revocation log", testEachRevocation},
@@ -750,6 +751,39 @@ func testRevocationLatest(t *testing.T, s storage.Store) {
 	}
 	got, err = s.Revocations(t.Context(), keys, noon.Add(time.Hour))
 	same(t, "when the latest has ended", got, err, nil)
+}
+
+// A process whose clock was read earlier, or is behind, appends later.
+func testEpochsGoOn(t *testing.T, s storage.Store) {
+	epoch := func(kind, hash string, notBefore time.Time) storage.Revocation {
+		r := revocation(kind, hash, storage.EffectEpoch, noon.Add(time.Hour))
+		r.NotBefore = notBefore
+		return r
+	}
+	var chain []byte
+	for _, step := range []struct {
+		name  string
+		entry storage.Revocation
+		want  time.Time
+	}{
+		{"the first", epoch("sub", "h", noon), noon},
+		{"a later one", epoch("sub", "h", noon.Add(time.Second)), noon.Add(time.Second)},
+		{"an earlier one", epoch("sub", "h", noon.Add(-time.Minute)), noon.Add(time.Second)},
+		{"another kind", epoch("client", "h", noon.Add(-time.Minute)), noon.Add(-time.Minute)},
+		{"another value", epoch("sub", "h2", noon.Add(-time.Minute)), noon.Add(-time.Minute)},
+		{"an earlier one again", epoch("sub", "h", noon), noon.Add(time.Second)},
+		{"a block", revocation("sub", "h", "block", noon.Add(time.Hour)), noon.Add(-time.Minute)},
+		{"what lifts the block", epoch("sub", "h", noon), noon},
+	} {
+		seq := appendRevocation(t, s, step.entry)
+		got, err := s.Revocations(t.Context(), []storage.RevocationKey{step.entry.Key}, noon)
+		if err != nil || len(got) != 1 || got[0].Seq != seq || !got[0].NotBefore.Equal(step.want) {
+			t.Fatalf("%s: %+v, %v; want not before %s", step.name, got, err, step.want)
+		}
+		if chain = got[0].ChainAfter(chain); !bytes.Equal(chain, got[0].Chain) {
+			t.Errorf("%s: its chain is of another entry", step.name)
+		}
+	}
 }
 
 func testAudit(t *testing.T, s storage.Store) {
