@@ -348,8 +348,25 @@ func (c *movedClock) now() time.Time {
 
 func (c *movedClock) set(ahead time.Duration) { c.ahead.Store(int64(ahead)) }
 
-// settle waits until the running provider has noticed what the test changed.
-func (s *site) settle() { time.Sleep(100 * time.Millisecond) }
+// settle waits until the running provider has noticed what the test changed:
+// until it has looked at the registry after this began.
+func (s *site) settle() {
+	s.t.Helper()
+	began := time.Now()
+	for time.Since(began) < 30*time.Second {
+		families, err := s.metrics.Gather()
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		for _, f := range families {
+			if f.GetName() == "signet_registry_age_seconds" && f.GetMetric()[0].GetGauge().GetValue() < time.Since(began).Seconds() {
+				return
+			}
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	s.t.Fatal("the provider does not look at the registry")
+}
 
 // answer is what came back.
 type answer struct {
