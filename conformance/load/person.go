@@ -333,14 +333,21 @@ func (a *app) exchange(c *conn, code string, now time.Time, closely bool) error 
 	return err
 }
 
+// visited returns an app and, for each worker, what a visit to it has led to:
+// where every workload with a person begins.
+func (t *target) visited(ctx context.Context, scope string, workers int) (*app, []visit, error) {
+	a, err := t.newApp(scope)
+	if err != nil {
+		return nil, nil, err
+	}
+	visits, err := a.visits(ctx, workers)
+	return a, visits, err
+}
+
 // login is everything from the app's link to its tokens, in a browser that is
 // known but not signed in.
 func login(ctx context.Context, t *target, workers int) (func(int) operation, error) {
-	a, err := t.newApp("openid profile")
-	if err != nil {
-		return nil, err
-	}
-	visits, err := a.visits(ctx, workers)
+	a, visits, err := t.visited(ctx, "openid profile", workers)
 	if err != nil {
 		return nil, err
 	}
@@ -366,11 +373,7 @@ func login(ctx context.Context, t *target, workers int) (func(int) operation, er
 // codeFlow is an authorization request of somebody who is signed in and was
 // asked before, and the exchange of its code.
 func codeFlow(ctx context.Context, t *target, workers int) (func(int) operation, error) {
-	a, err := t.newApp("openid profile")
-	if err != nil {
-		return nil, err
-	}
-	visits, err := a.visits(ctx, workers)
+	a, visits, err := t.visited(ctx, "openid profile", workers)
 	if err != nil {
 		return nil, err
 	}
@@ -388,11 +391,7 @@ func codeFlow(ctx context.Context, t *target, workers int) (func(int) operation,
 
 // refresh is a chain for each worker: every answer's token is the next one's.
 func refresh(ctx context.Context, t *target, workers int) (func(int) operation, error) {
-	a, err := t.newApp("openid offline_access")
-	if err != nil {
-		return nil, err
-	}
-	visits, err := a.visits(ctx, workers)
+	a, visits, err := t.visited(ctx, "openid offline_access", workers)
 	if err != nil {
 		return nil, err
 	}
@@ -427,11 +426,7 @@ func userInfo(ctx context.Context, t *target, workers int) (func(int) operation,
 	if err != nil {
 		return nil, err
 	}
-	a, err := t.newApp("openid profile email")
-	if err != nil {
-		return nil, err
-	}
-	visits, err := a.visits(ctx, workers)
+	_, visits, err := t.visited(ctx, "openid profile email", workers)
 	if err != nil {
 		return nil, err
 	}
