@@ -79,15 +79,20 @@ func (r *registry) fresh() (view, bool) {
 	return view{snapshot: s, asOf: r.clock.shared(asOf)}, age >= -r.policy.RegistryPoll && age <= r.policy.RegistryMaxAge
 }
 
-// refresh asks for the registry's version and reads it anew when it changed
-// or when a key's hour has come.
+// refresh asks for the registry's version, unless that was just done, and
+// reads the registry anew when it changed or when a key's hour has come.
 func (r *registry) refresh(ctx context.Context) error {
+	return r.refreshSince(ctx, r.now().Add(-r.policy.RegistryPoll/2))
+}
+
+// refreshSince is refresh, unless it was done after since.
+func (r *registry) refreshSince(ctx context.Context, since time.Time) error {
 	r.reload.Lock()
 	defer r.reload.Unlock()
 
 	asked := r.now()
-	if s := r.current.Load(); s != nil && time.UnixMilli(s.asOf.Load()).After(asked.Add(-r.policy.RegistryPoll/2)) {
-		return nil // somebody was first while this call waited
+	if s := r.current.Load(); s != nil && time.UnixMilli(s.asOf.Load()).After(since) {
+		return nil
 	}
 	version, err := r.store.RegistryVersion(ctx)
 	if err != nil {
@@ -180,6 +185,9 @@ func (r *registry) client(ctx context.Context, v view, id string) (*client, erro
 	}
 	return c, nil
 }
+
+// catchUp makes the registry at least as new as the call.
+func (r *registry) catchUp(ctx context.Context) error { return r.refreshSince(ctx, r.now()) }
 
 // run keeps the registry current until ctx ends.
 func (r *registry) run(ctx context.Context) {

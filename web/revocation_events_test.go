@@ -251,6 +251,26 @@ func TestEventsReachVerifiers(t *testing.T) {
 	}
 }
 
+// What is minted once a verifier knows of an epoch is not refused for that epoch,
+// though this replica asks the database only now and then what has changed.
+func TestNoTokenIsRefusedAtBirth(t *testing.T) {
+	t.Parallel()
+	onBoth(t, options{}, func(t *testing.T, s *site) {
+		s.people()
+		secret := s.rotated("service")
+		v := s.verifierState()
+		for range 5 {
+			if _, err := s.admin.RevokeClient(t.Context(), "service"); err != nil {
+				t.Fatal(err)
+			}
+			v.polled()
+			if refused := v.refuses(s.token("service", secret, "orders:read")); refused != "" {
+				t.Fatalf("a token minted after its client's epoch was published is refused for %q", refused)
+			}
+		}
+	})
+}
+
 // service returns a client that acts for itself.
 func service(id string) storage.Client {
 	c := provider.DefaultClient()

@@ -39,7 +39,7 @@ func signer(b *testing.B) func(typ string, claims []byte) (string, error) {
 func benchFeed(b *testing.B, f *fixture) *Feed {
 	feed, err := OpenFeed(b.Context(), FeedConfig{
 		Store: f, Issuer: "https://issuer.example", Sign: signer(b), Now: f.now,
-		Shared: func(t time.Time) time.Time { return t }, Log: slog.New(slog.DiscardHandler),
+		Shared: func(t time.Time) time.Time { return t }, Log: slog.New(slog.DiscardHandler), CatchUp: caughtUp,
 	})
 	if err != nil {
 		b.Fatal(err)

@@ -46,7 +46,11 @@ type FeedConfig struct {
 	// moment of it, or a little less.
 	Now    func() time.Time
 	Shared func(time.Time) time.Time
-	Log    *slog.Logger
+	// CatchUp is called when there are new entries, before a verifier is told of
+	// them, so that this replica knows what came with them. That it failed is
+	// logged and keeps no entry back.
+	CatchUp func(context.Context) error
+	Log     *slog.Logger
 }
 
 // Feed follows the revocation log and tells verifiers what is in it. It keeps
@@ -176,6 +180,9 @@ func (f *Feed) follow(ctx context.Context) error {
 		cut := len(tail) - f.keep
 		first, base = first+int64(cut), tail[cut-1].Chain
 		tail = append([]storage.Revocation(nil), tail[cut:]...)
+	}
+	if err := f.cfg.CatchUp(ctx); err != nil {
+		f.cfg.Log.Warn("verifiers learn of revocations before this server knows what came with them", "cause", err.Error())
 	}
 	f.publish(&head{feedID: h.feedID, life: h.life, first: first, base: base, tail: tail}, now)
 	return nil

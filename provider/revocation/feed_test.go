@@ -59,11 +59,13 @@ func (f *fixture) sign(typ string, claims []byte) (string, error) {
 	return encode([]byte(typ)) + "." + encode(claims) + ".", nil
 }
 
+func caughtUp(context.Context) error { return nil }
+
 func (f *fixture) open(t testing.TB) *Feed {
 	t.Helper()
 	feed, err := OpenFeed(t.Context(), FeedConfig{
 		Store: f, Issuer: "https://issuer.example", Sign: f.sign, Now: f.now,
-		Shared: func(t time.Time) time.Time { return t }, Log: slog.New(slog.DiscardHandler),
+		Shared: func(t time.Time) time.Time { return t }, Log: slog.New(slog.DiscardHandler), CatchUp: caughtUp,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -185,6 +187,29 @@ func TestDeafReplica(t *testing.T) {
 		f.append(t, f.block("one"))
 		awaited(t, feed, 1)
 	})
+}
+
+// Nobody is told of an entry before the replica knows what came with it; when it
+// cannot, the entry goes out all the same.
+func TestCatchesUpFirst(t *testing.T) {
+	for name, outcome := range map[string]error{"caught up": nil, "cannot": storage.ErrUnavailable} {
+		t.Run(name, func(t *testing.T) {
+			f := &fixture{Store: openSQLite(t)}
+			feed := f.open(t)
+			var told atomic.Int64
+			told.Store(-1)
+			feed.cfg.CatchUp = func(context.Context) error {
+				told.Store(feed.Position().Seq)
+				return outcome
+			}
+			f.append(t, f.block("1"), f.block("2"))
+			run(t, feed)
+			awaited(t, feed, 2)
+			if told.Load() != 0 {
+				t.Errorf("%d entries were published before the replica caught up with them (-1: it never did)", told.Load())
+			}
+		})
+	}
 }
 
 // A replica that is cut off from its database certifies nothing, and goes on
@@ -364,7 +389,7 @@ func TestLogIsNotWhatItWas(t *testing.T) {
 			l := &lost{fixture: f}
 			feed, err := OpenFeed(t.Context(), FeedConfig{
 				Store: l, Issuer: "https://issuer.example", Sign: f.sign, Now: f.now,
-				Shared: func(t time.Time) time.Time { return t }, Log: slog.New(slog.DiscardHandler),
+				Shared: func(t time.Time) time.Time { return t }, Log: slog.New(slog.DiscardHandler), CatchUp: caughtUp,
 			})
 			if err != nil {
 				t.Fatal(err)
