@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/signet-oidc/signet/conformance/internal/history"
 )
 
 // The servers are killed without end, at the worst moments and at any, while
@@ -24,7 +26,7 @@ func TestKilled(t *testing.T) {
 		d.start(d.replicas())
 		lenient, strict := d.app("lenient", "--refresh-window", "60s"), d.app("strict", "--refresh-window", "0s")
 		people := []*person{d.person("ada"), d.person("bob"), d.person("cyd"), d.person("dan")}
-		s := &siege{d: d, log: new(history), stop: make(chan struct{})}
+		s := &siege{d: d, log: new(history.Log), stop: make(chan struct{})}
 		var clients sync.WaitGroup
 		var browsers []*browser
 		for i := range 32 {
@@ -61,12 +63,12 @@ func TestKilled(t *testing.T) {
 		}
 		d.start(d.replicas())
 		s.audit()
-		for _, wrong := range judge(s.log.ops) {
+		for _, wrong := range history.Judge(s.log.Ops()) {
 			t.Error(wrong)
 		}
 		t.Logf("%d lives in %s, ready after %s at the median and %s at most; deaths: %v", len(r.births), took.Round(time.Second),
 			slices.Sorted(slices.Values(r.births))[len(r.births)/2].Round(time.Millisecond), slices.Max(r.births).Round(time.Millisecond), r.deaths)
-		t.Logf("%d authorizations: %s; %d families looked at in the end", s.flows.Load(), s.log.count(), len(s.families))
+		t.Logf("%d authorizations: %s; %d families looked at in the end", s.flows.Load(), s.log.Count(), len(s.families))
 	}, faulty)
 }
 
@@ -130,7 +132,7 @@ func (r *reaper) done() bool {
 // siege is what the clients of one test share.
 type siege struct {
 	d     *deployment
-	log   *history
+	log   *history.Log
 	flows atomic.Int64
 	stop  chan struct{}
 
@@ -199,19 +201,19 @@ func (c *client) authorize() {
 	if code == "" || chance(20) {
 		return
 	}
-	token, access := c.use(flow, redeem, code, chance(6))
+	token, access := c.use(flow, history.Redeem, code, chance(6))
 	tokens := []string{token}
 	for n := rand.IntN(6); n > 0 && token != ""; n-- {
-		if token, access = c.use(flow, refresh, token, chance(6)); token != "" {
+		if token, access = c.use(flow, history.Refresh, token, chance(6)); token != "" {
 			tokens = append(tokens, token)
 		}
 	}
 	switch rand.IntN(5) {
 	case 0: // a thief, or a bug
-		c.use(flow, redeem, code, false)
+		c.use(flow, history.Redeem, code, false)
 	case 1:
 		if len(tokens) > 2 {
-			c.use(flow, refresh, tokens[rand.IntN(len(tokens)-2)], false)
+			c.use(flow, history.Refresh, tokens[rand.IntN(len(tokens)-2)], false)
 		}
 	}
 	if token == "" || chance(3) {
@@ -227,24 +229,24 @@ func (c *client) authorize() {
 func (c *client) approve(flow int) (code string) {
 	consent := c.browser.page
 	for {
-		o := op{flow: flow, window: c.window, kind: approve, outcome: unknown, call: time.Now()}
+		o := history.Op{Flow: flow, Window: c.window, Kind: history.Approve, Outcome: history.Unknown, Call: time.Now()}
 		c.browser.page = consent
 		err := c.browser.press("allow")
-		o.end = time.Now()
+		o.End = time.Now()
 		switch code = c.browser.answered(c.app).Get("code"); {
 		case err != nil || c.browser.status == http.StatusServiceUnavailable:
 		case code != "":
-			o.outcome, o.output = granted, code
+			o.Outcome, o.Output = history.Granted, code
 		case c.browser.left == nil && c.browser.status >= 400 && c.browser.status < 500:
-			o.outcome = refused
+			o.Outcome = history.Refused
 		default:
 			c.siege.d.t.Errorf("an approval is answered %s", c.browser.page)
 			return ""
 		}
 		if !errors.Is(err, errDown) {
-			c.siege.log.add(o)
+			c.siege.log.Add(o)
 		}
-		if o.outcome != unknown || c.siege.over() {
+		if o.Outcome != history.Unknown || c.siege.over() {
 			return code
 		}
 		breathe()
@@ -254,7 +256,7 @@ func (c *client) approve(flow int) (code string) {
 // use sends a code or a refresh token until there is an answer, and returns
 // the refresh token and the access token in it. Twice sends each at the same
 // time, perhaps to two replicas.
-func (c *client) use(flow int, k kind, input string, twice bool) (token, access string) {
+func (c *client) use(flow int, k history.Kind, input string, twice bool) (token, access string) {
 	if !twice {
 		return c.once(flow, k, input)
 	}
@@ -265,30 +267,30 @@ func (c *client) use(flow int, k kind, input string, twice bool) (token, access 
 	return token, access
 }
 
-func (c *client) once(flow int, k kind, input string) (token, access string) {
+func (c *client) once(flow int, k history.Kind, input string) (token, access string) {
 	for {
-		o := op{flow: flow, window: c.window, kind: k, input: input, outcome: unknown, call: time.Now()}
+		o := history.Op{Flow: flow, Window: c.window, Kind: k, Input: input, Outcome: history.Unknown, Call: time.Now()}
 		send := c.app.tryRefresh
-		if k == redeem {
+		if k == history.Redeem {
 			send = c.app.tryRedeem
 		}
 		r, err := send(input)
-		o.end = time.Now()
+		o.End = time.Now()
 		switch {
 		case err != nil || r.status == http.StatusServiceUnavailable:
 		case r.status == http.StatusOK:
-			o.outcome, o.output = granted, r.member("refresh_token")
+			o.Outcome, o.Output = history.Granted, r.member("refresh_token")
 		case r.status == http.StatusBadRequest && r.member("error") == "invalid_grant":
-			o.outcome = refused
+			o.Outcome = history.Refused
 		default:
 			c.siege.d.t.Errorf("%s is answered %s", k, r)
 			return "", ""
 		}
 		if !errors.Is(err, errDown) {
-			c.siege.log.add(o)
+			c.siege.log.Add(o)
 		}
-		if o.outcome != unknown || c.siege.over() {
-			return o.output, r.member("access_token")
+		if o.Outcome != history.Unknown || c.siege.over() {
+			return o.Output, r.member("access_token")
 		}
 		breathe()
 	}
@@ -304,7 +306,7 @@ func (s *siege) audit() {
 	for range 8 {
 		workers.Go(func() {
 			for f := range next {
-				token, access := f.client.once(f.flow, refresh, f.tokens[len(f.tokens)-1])
+				token, access := f.client.once(f.flow, history.Refresh, f.tokens[len(f.tokens)-1])
 				if token == "" {
 					continue // the judge knows whether that is right
 				}
@@ -317,8 +319,8 @@ func (s *siege) audit() {
 					}
 				}
 				if len(f.tokens) > 1 { // R4
-					f.client.once(f.flow, refresh, f.tokens[rand.IntN(len(f.tokens)-1)])
-					f.client.once(f.flow, refresh, token)
+					f.client.once(f.flow, history.Refresh, f.tokens[rand.IntN(len(f.tokens)-1)])
+					f.client.once(f.flow, history.Refresh, token)
 				}
 			}
 		})

@@ -24,8 +24,8 @@
 //	deployment_test.go  a database and the servers over it
 //	browser_test.go     a person's browser
 //	app_test.go         an app's requests
-//	history_test.go     what clients noted, and the judge of it
-//	failpoint_test.go   where a server may die; crash_test.go: under load
+//	failpoint_test.go   where a server may die; crash_test.go: under load, judged
+//	                    by conformance/internal/history from what clients noted
 //	revocation_test.go  how soon, and for how long, resource servers know
 //	rotation_test.go    keys that live for seconds; jose_test.go: as Node sees them
 //	race_test.go        many at once
