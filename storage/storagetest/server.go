@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	mrand "math/rand/v2"
 	"net"
 	"net/url"
 	"os"
@@ -62,26 +63,22 @@ func StartServer(opts ServerOptions) (_ *Server, err error) {
 	if s.cred, err = unprivileged(); err != nil {
 		return nil, err
 	}
-	if s.dir, err = os.MkdirTemp("", "signet-postgres-"); err != nil {
-		return nil, err
-	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, s.Close(), os.RemoveAll(s.dir))
+			err = errors.Join(err, s.Close())
 		}
 	}()
+	if err := s.prepare(); err != nil {
+		return nil, err
+	}
 	pwfile := filepath.Join(s.dir, "password")
 	if err := os.WriteFile(pwfile, []byte(s.password), 0o600); err != nil {
 		return nil, err
 	}
-	if s.cred != nil {
-		for _, name := range []string{s.dir, pwfile} {
-			if err := os.Chown(name, int(s.cred.Uid), int(s.cred.Gid)); err != nil {
-				return nil, err
-			}
-		}
+	if err := s.own(pwfile); err != nil {
+		return nil, err
 	}
-	initdb := s.command(filepath.Join(bin, "initdb"), "-D", filepath.Join(s.dir, "data"), "-U", "signet",
+	initdb := s.command(filepath.Join(bin, "initdb"), "-D", s.data(), "-U", "signet",
 		"-A", "scram-sha-256", "--pwfile", pwfile, "-E", "UTF8", "--no-locale", "--no-sync")
 	if out, err := initdb.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("initdb: %w\n%s", err, out)
@@ -92,16 +89,43 @@ func StartServer(opts ServerOptions) (_ *Server, err error) {
 	return s, s.Start()
 }
 
-// configure appends our settings, a free port among them.
+// prepare makes the server's folder and chooses its port.
+func (s *Server) prepare() (err error) {
+	if s.dir, err = os.MkdirTemp("", "signet-postgres-"); err != nil {
+		return err
+	}
+	if s.port, err = freePort(); err != nil {
+		return err
+	}
+	return s.own(s.dir)
+}
+
+// own gives a file to the user whom the server runs as.
+func (s *Server) own(name string) error {
+	if s.cred == nil {
+		return nil
+	}
+	return os.Chown(name, int(s.cred.Uid), int(s.cred.Gid))
+}
+
+func (s *Server) data() string { return filepath.Join(s.dir, "data") }
+
+// freePort finds a port that nobody listens at, below those that connections
+// get: one of them could take it while the server is down.
+func freePort() (int, error) {
+	const low, high = 15000, 32000
+	for range 100 {
+		port := low + mrand.IntN(high-low)
+		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+		if err == nil {
+			return port, l.Close()
+		}
+	}
+	return 0, fmt.Errorf("no free port from %d to %d", low, high)
+}
+
+// configure appends our settings.
 func (s *Server) configure() error {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return err
-	}
-	s.port = l.Addr().(*net.TCPAddr).Port
-	if err := l.Close(); err != nil {
-		return err
-	}
 	conf := fmt.Sprintf(`
 listen_addresses = '127.0.0.1'
 port = %d
@@ -112,7 +136,7 @@ fsync = %t
 full_page_writes = %t
 autovacuum_naptime = 10s
 `, s.port, s.dir, s.fsync, s.fsync)
-	f, err := os.OpenFile(filepath.Join(s.dir, "data", "postgresql.conf"), os.O_APPEND|os.O_WRONLY, 0)
+	f, err := os.OpenFile(filepath.Join(s.data(), "postgresql.conf"), os.O_APPEND|os.O_WRONLY, 0)
 	if err != nil {
 		return err
 	}
@@ -174,6 +198,40 @@ func (s *Server) Stop() error {
 	return s.end()
 }
 
+// Restart is what `pg_ctl restart -m immediate` does: Stop, Start.
+func (s *Server) Restart() error {
+	if err := s.Stop(); err != nil {
+		return err
+	}
+	return s.Start()
+}
+
+// Kill sends SIGKILL to every process of the server. The data stays, for Start.
+func (s *Server) Kill() error {
+	if s.supervisor == nil {
+		return nil
+	}
+	file, err := os.ReadFile(filepath.Join(s.data(), "postmaster.pid"))
+	if err != nil {
+		return err
+	}
+	line, _, _ := strings.Cut(string(file), "\n")
+	pid, err := strconv.Atoi(line)
+	if err != nil {
+		return err
+	}
+	// Linux names the children. Elsewhere they end by themselves once they
+	// notice that they have no parent.
+	children, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+	err = syscall.Kill(pid, syscall.SIGKILL)
+	for child := range strings.FieldsSeq(string(children)) {
+		if pid, err := strconv.Atoi(child); err == nil {
+			_ = syscall.Kill(pid, syscall.SIGKILL) // it may have ended
+		}
+	}
+	return errors.Join(err, s.Stop())
+}
+
 func (s *Server) end() error {
 	if s.supervisor == nil {
 		return nil
@@ -191,6 +249,23 @@ func (s *Server) end() error {
 // Close ends the server and removes everything it made.
 func (s *Server) Close() error {
 	return errors.Join(s.end(), os.RemoveAll(s.dir))
+}
+
+// do executes statements, each on its own.
+func (s *Server) do(queries ...string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 90*time.Second)
+	defer cancel()
+	conn, err := pgx.Connect(ctx, s.URL("postgres"))
+	if err != nil {
+		return err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	for _, query := range queries {
+		if _, err := conn.Exec(ctx, query); err != nil {
+			return fmt.Errorf("%s: %w", query, err)
+		}
+	}
+	return nil
 }
 
 // URL returns the address of one of the server's databases.
