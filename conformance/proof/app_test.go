@@ -1,24 +1,30 @@
 package proof
 
 import (
-	"encoding/base64"
 	"net/http"
-	"net/url"
 	"strings"
 
 	"golang.org/x/oauth2"
+
+	"github.com/signet-oidc/signet/conformance/internal/people"
 )
 
 // ordersAPI is the API that the apps ask for.
 const ordersAPI = "https://orders.example"
 
-// app is a relying party: a confidential client that may do all a test needs.
+// app is an app that is registered with all a test needs. It goes to any server.
 type app struct {
-	d          *deployment
-	id, secret string
-	callback   string
-	verifier   string // the same for each of its requests; a test may want others
-	at         *server
+	*people.App
+	d *deployment
+}
+
+// client registers a client with flags for `signet client create`.
+func (d *deployment) client(id string, flags ...string) *app {
+	d.t.Helper()
+	secret := signetJSON[struct {
+		ClientSecret string `json:"client_secret"`
+	}](d, append([]string{"client", "create", "--id", id}, flags...)...).ClientSecret
+	return &app{&people.App{Issuer: d.issuer, Via: d.to(nil), ID: id, Secret: secret, Callback: "https://" + id + ".example/cb", Verifier: oauth2.GenerateVerifier()}, d}
 }
 
 // app registers an app, and the API it asks for when that is not there. more
@@ -29,75 +35,37 @@ func (d *deployment) app(id string, more ...string) *app {
 	if len(apis.Items) == 0 {
 		d.signet("", "resource", "create", ordersAPI, "--name", "Orders", "--scope", "orders:read", "--scope", "orders:write")
 	}
-	a := &app{d: d, id: id, callback: "https://" + id + ".example/cb", verifier: oauth2.GenerateVerifier()}
-	args := []string{"client", "create", "--id", id, "--name", id, "--grant", "authorization_code", "--grant", "refresh_token",
-		"--redirect-uri", a.callback, "--id-token-alg", "ES256"}
+	args := []string{"--name", id, "--grant", "authorization_code", "--grant", "refresh_token",
+		"--redirect-uri", "https://" + id + ".example/cb", "--id-token-alg", "ES256"}
 	for _, scope := range []string{"openid", "profile", "email", "offline_access", "orders:read", "orders:write"} {
 		args = append(args, "--scope", scope)
 	}
-	a.secret = signetJSON[struct {
-		ClientSecret string `json:"client_secret"`
-	}](d, append(args, more...)...).ClientSecret
+	a := d.client(id, append(args, more...)...)
 	for _, server := range d.servers() { // within a second each has noticed
 		until(d.t, "the app is known", func() bool {
-			r, err := d.send(server, http.MethodGet, "/authorize?"+a.request("prompt", "none").Encode(), nil)
-			return err == nil && strings.Contains(r.header.Get("Location"), "error=login_required")
+			r, err := d.send(server, http.MethodGet, "/authorize?"+a.Request("prompt", "none").Encode(), nil)
+			return err == nil && strings.Contains(r.Header.Get("Location"), "error=login_required")
 		})
 	}
 	return a
 }
 
-// request is an authorization request; alter holds parameters and values in
-// turn, "" takes one out.
-func (a *app) request(alter ...string) url.Values {
-	v := url.Values{
-		"response_type": {"code"}, "client_id": {a.id}, "redirect_uri": {a.callback}, "state": {"st"}, "nonce": {"no"},
-		"scope":          {"openid offline_access orders:read"},
-		"code_challenge": {oauth2.S256ChallengeFromVerifier(a.verifier)}, "code_challenge_method": {"S256"},
-	}
-	for i := 0; i+1 < len(alter); i += 2 {
-		v.Set(alter[i], alter[i+1])
-		if alter[i+1] == "" {
-			v.Del(alter[i])
-		}
-	}
-	return v
-}
-
-// post sends a form to an endpoint as the app. The error is of the connection.
-func (a *app) post(path string, form url.Values) (reply, error) {
-	pair := url.QueryEscape(a.id) + ":" + url.QueryEscape(a.secret)
-	return a.d.send(a.at, http.MethodPost, path, form, "Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte(pair)))
-}
-
-func (a *app) tryRedeem(code string) (reply, error) {
-	return a.post("/token", url.Values{"grant_type": {"authorization_code"}, "code": {code}, "redirect_uri": {a.callback}, "code_verifier": {a.verifier}})
-}
-
-func (a *app) tryRefresh(token string) (reply, error) {
-	return a.post("/token", url.Values{"grant_type": {"refresh_token"}, "refresh_token": {token}})
-}
-
 // redeem exchanges a code while all is well.
-func (a *app) redeem(code string) reply { return a.answer(a.tryRedeem(code)) }
+func (a *app) redeem(code string) people.Reply { return a.answer(a.TryRedeem(code)) }
 
 // refresh uses a refresh token while all is well.
-func (a *app) refresh(token string) reply { return a.answer(a.tryRefresh(token)) }
+func (a *app) refresh(token string) people.Reply { return a.answer(a.TryRefresh(token)) }
 
 // active introspects a token of the app's.
 func (a *app) active(token string) bool {
 	a.d.t.Helper()
-	r := a.answer(a.post("/introspect", url.Values{"token": {token}}))
-	if r.status != http.StatusOK {
-		a.d.t.Fatalf("introspection: %s", r)
-	}
-	return r.member("active") == "true"
+	active, err := a.Active(token)
+	must(a.d.t, err)
+	return active
 }
 
-func (a *app) answer(r reply, err error) reply {
+func (a *app) answer(r people.Reply, err error) people.Reply {
 	a.d.t.Helper()
-	if err != nil {
-		a.d.t.Fatal(err)
-	}
+	must(a.d.t, err)
 	return r
 }

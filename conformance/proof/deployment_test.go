@@ -3,7 +3,6 @@ package proof
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
@@ -28,6 +27,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/signet-oidc/signet/conformance/internal/people"
+	"github.com/signet-oidc/signet/conformance/internal/siege"
 	"github.com/signet-oidc/signet/storage/storagetest"
 )
 
@@ -341,7 +342,7 @@ func (d *deployment) keep(n int, arm func() (failpoint string, after time.Durati
 }
 
 // errDown says that a request was not sent, because nobody is there to take it.
-var errDown = errors.New("no server is up")
+var errDown = fmt.Errorf("no server is up: %w", siege.ErrNotSent)
 
 // to carries requests for the issuer to a server: the one that at is, or any
 // that is up when it is nil. They arrive as a proxy would send them.
@@ -392,48 +393,11 @@ func someAddress() string {
 	return fmt.Sprintf("198.18.%d.%d", mrand.IntN(256), mrand.IntN(256))
 }
 
-// reply is what came back.
-type reply struct {
-	status int
-	header http.Header
-	body   string
-}
-
-func (r reply) String() string { return fmt.Sprintf("%d %s", r.status, strings.TrimSpace(r.body)) }
-
-// member returns a member of a JSON answer as text, "" when it is not there.
-func (r reply) member(name string) string {
-	var members map[string]any
-	_ = json.Unmarshal([]byte(r.body), &members)
-	if v, ok := members[name]; ok {
-		return fmt.Sprint(v)
-	}
-	return ""
-}
-
 // send sends a request for a path below the issuer, to at or to any server. The
 // error is of the connection: whether it took effect is then unknown, unless
 // the error is errDown. header holds names and values in turn.
-func (d *deployment) send(at *server, method, path string, form url.Values, header ...string) (reply, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, method, d.issuer+path, strings.NewReader(form.Encode()))
-	if err != nil {
-		return reply{}, err
-	}
-	if form != nil {
-		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	}
-	for i := 0; i+1 < len(header); i += 2 {
-		req.Header.Set(header[i], header[i+1])
-	}
-	res, err := d.to(at).RoundTrip(req)
-	if err != nil {
-		return reply{}, err
-	}
-	defer res.Body.Close()
-	body, err := io.ReadAll(res.Body)
-	return reply{res.StatusCode, res.Header, string(body)}, err
+func (d *deployment) send(at *server, method, path string, form url.Values, header ...string) (people.Reply, error) {
+	return people.Send(d.to(at), method, d.issuer+path, form, header...)
 }
 
 // until waits until something comes true.

@@ -17,15 +17,15 @@
 //
 // The issuer is the address of a proxy in front of the servers, so that any
 // client can be pointed at it; the browsers and apps of a test go past it to
-// the servers, one chosen for each request unless at names it, and so see the
+// the servers, one chosen for each request unless Via takes it to one, and so see the
 // connection break when one dies. Files:
 //
 //	main_test.go        what is built, the flags
 //	deployment_test.go  a database and the servers over it
-//	browser_test.go     a person's browser
-//	app_test.go         an app's requests
+//	browser_test.go     people at browsers, of conformance/internal/people
+//	app_test.go         apps that are registered
 //	failpoint_test.go   where a server may die; crash_test.go: under load, judged
-//	                    by conformance/internal/history from what clients noted
+//	                    by what the clients of conformance/internal/siege noted
 //	revocation_test.go  how soon, and for how long, resource servers know
 //	rotation_test.go    keys that live for seconds; jose_test.go: as Node sees them
 //	race_test.go        many at once

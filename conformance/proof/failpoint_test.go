@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/signet-oidc/signet/conformance/internal/people"
 )
 
 // failpoints are the places at which the servers die, see cmd/signet/faults.go.
@@ -85,34 +87,34 @@ func TestFailpoints(t *testing.T) {
 			life("")
 		}
 		redeem := func(code string) func() error {
-			return func() error { _, err := shop.tryRedeem(code); return err }
+			return func() error { _, err := shop.TryRedeem(code); return err }
 		}
 		refresh := func(token string) func() error {
-			return func() error { _, err := shop.tryRefresh(token); return err }
+			return func() error { _, err := shop.TryRefresh(token); return err }
 		}
-		ok := func(what string, r reply) string {
+		ok := func(what string, r people.Reply) string {
 			t.Helper()
-			if r.status != http.StatusOK {
+			if r.Status != http.StatusOK {
 				t.Fatalf("%s: %s", what, r)
 			}
-			return r.member("refresh_token")
+			return r.Member("refresh_token")
 		}
-		refused := func(what string, r reply) {
+		refused := func(what string, r people.Reply) {
 			t.Helper()
-			if r.member("error") != "invalid_grant" {
+			if r.Member("error") != "invalid_grant" {
 				t.Fatalf("%s: %s", what, r)
 			}
 		}
 		rounds := often(1, 10)
 		for _, when := range slices.Repeat([]string{".before_commit", ".after_commit"}, rounds) {
-			must(t, b.ask(shop, "prompt", "consent"))
-			form := b.page
-			dies("approve"+when, func() error { return b.press("allow") })
-			must(t, b.press("allow"))
-			code := b.answered(shop)
-			b.page = form
-			must(t, b.press("allow"))
-			if again := b.answered(shop); code.Get("code") == "" || again.Encode() != code.Encode() {
+			must(t, b.Ask(shop.App, "prompt", "consent"))
+			form := b.Page
+			dies("approve"+when, func() error { return b.Press("allow") })
+			must(t, b.Press("allow"))
+			code := b.Answered(shop.App)
+			b.Page = form
+			must(t, b.Press("allow"))
+			if again := b.Answered(shop.App); code.Get("code") == "" || again.Encode() != code.Encode() {
 				t.Errorf("approve%s: the approval sent again is answered %v, then %v", when, code, again)
 			}
 

@@ -19,24 +19,22 @@ import (
 func (d *deployment) service(id string) *app {
 	d.t.Helper()
 	d.app("beside-" + id) // and the API
-	return &app{d: d, id: id, secret: signetJSON[struct {
-		ClientSecret string `json:"client_secret"`
-	}](d, "client", "create", "--id", id, "--name", id, "--grant", "client_credentials", "--scope", "orders:read").ClientSecret}
+	return d.client(id, "--name", id, "--grant", "client_credentials", "--scope", "orders:read")
 }
 
 // token gets a token of the service's own; "" when there is none to be had now.
 func (a *app) token() string {
-	r, err := a.post("/token", url.Values{"grant_type": {"client_credentials"}, "scope": {"orders:read"}})
-	if err != nil || r.status != http.StatusOK {
+	r, err := a.Post("/token", url.Values{"grant_type": {"client_credentials"}, "scope": {"orders:read"}})
+	if err != nil || r.Status != http.StatusOK {
 		return ""
 	}
-	return r.member("access_token")
+	return r.Member("access_token")
 }
 
 // revoke takes a token back and says whether that was answered.
 func (a *app) revoke(token string) bool {
-	r, err := a.post("/revoke", url.Values{"token": {token}})
-	return err == nil && r.status == http.StatusOK
+	r, err := a.Post("/revoke", url.Values{"token": {token}})
+	return err == nil && r.Status == http.StatusOK
 }
 
 func (f *fleet) refuses(token string) bool {

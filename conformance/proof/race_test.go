@@ -6,6 +6,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/signet-oidc/signet/conformance/internal/people"
 )
 
 // contenders is how many use the same thing at the same time.
@@ -13,9 +15,9 @@ const contenders = 64
 
 // atOnce calls f in as many goroutines as there are contenders, all released
 // together, and returns what it returned.
-func atOnce(t *testing.T, f func() (reply, error)) []reply {
+func atOnce(t *testing.T, f func() (people.Reply, error)) []people.Reply {
 	t.Helper()
-	replies, errs := make([]reply, contenders), make([]error, contenders)
+	replies, errs := make([]people.Reply, contenders), make([]error, contenders)
 	start := make(chan struct{})
 	var all sync.WaitGroup
 	for i := range contenders {
@@ -34,13 +36,13 @@ func atOnce(t *testing.T, f func() (reply, error)) []reply {
 
 // winners returns the answers that are 200; each other one has to be a refusal
 // by RFC 6749 §5.2.
-func winners(t *testing.T, replies []reply) []reply {
+func winners(t *testing.T, replies []people.Reply) []people.Reply {
 	t.Helper()
-	return slices.DeleteFunc(replies, func(r reply) bool {
-		if r.status != http.StatusOK && (r.status != http.StatusBadRequest || r.member("error") != "invalid_grant") {
+	return slices.DeleteFunc(replies, func(r people.Reply) bool {
+		if r.Status != http.StatusOK && (r.Status != http.StatusBadRequest || r.Member("error") != "invalid_grant") {
 			t.Fatalf("a loser is answered %s", r)
 		}
-		return r.status != http.StatusOK
+		return r.Status != http.StatusOK
 	})
 }
 
@@ -50,14 +52,14 @@ func (b *browser) supply(a *app, n int) <-chan string {
 	go func() {
 		defer close(codes)
 		for range n {
-			err := b.ask(a, "prompt", "consent")
+			err := b.Ask(a.App, "prompt", "consent")
 			if err == nil {
-				err = b.press("allow")
+				err = b.Press("allow")
 			}
 			if err != nil {
 				b.d.t.Error(err)
 			}
-			codes <- b.answered(a).Get("code")
+			codes <- b.Answered(a.App).Get("code")
 		}
 	}()
 	return codes
@@ -70,14 +72,14 @@ func TestOneCodeByManyAtOnce(t *testing.T) {
 		d.start(d.replicas())
 		shop, b := d.app("shop"), d.browser(d.person("ada"))
 		for code := range b.supply(shop, often(200, 1000)) {
-			won := winners(t, atOnce(t, func() (reply, error) { return shop.tryRedeem(code) }))
+			won := winners(t, atOnce(t, func() (people.Reply, error) { return shop.TryRedeem(code) }))
 			if len(won) != 1 {
 				t.Fatalf("%d got tokens for one code", len(won))
 			}
-			if r := shop.refresh(won[0].member("refresh_token")); r.member("error") != "invalid_grant" {
+			if r := shop.refresh(won[0].Member("refresh_token")); r.Member("error") != "invalid_grant" {
 				t.Fatalf("after a replay: %s", r)
 			}
-			if shop.active(won[0].member("access_token")) {
+			if shop.active(won[0].Member("access_token")) {
 				t.Fatal("the access token of a replayed code is active")
 			}
 		}
@@ -93,27 +95,27 @@ func TestOneRefreshTokenByManyAtOnce(t *testing.T) {
 		ada := d.person("ada")
 		for _, a := range []*app{lenient, strict} {
 			for code := range d.browser(ada).supply(a, often(200, 1000)) {
-				first := a.redeem(code).member("refresh_token")
-				won := winners(t, atOnce(t, func() (reply, error) { return a.tryRefresh(first) }))
+				first := a.redeem(code).Member("refresh_token")
+				won := winners(t, atOnce(t, func() (people.Reply, error) { return a.TryRefresh(first) }))
 				if a == strict && len(won) != 1 || a == lenient && len(won) != contenders {
-					t.Fatalf("%s: %d of %d are answered", a.id, len(won), contenders)
+					t.Fatalf("%s: %d of %d are answered", a.ID, len(won), contenders)
 				}
-				successor := won[0].member("refresh_token")
+				successor := won[0].Member("refresh_token")
 				for _, r := range won {
-					if r.member("refresh_token") != successor || !strings.HasPrefix(successor, "sgr_") {
-						t.Fatalf("%s: two successors", a.id)
+					if r.Member("refresh_token") != successor || !strings.HasPrefix(successor, "sgr_") {
+						t.Fatalf("%s: two successors", a.ID)
 					}
 				}
 				if successor == first {
-					t.Fatalf("%s: the token was not rotated", a.id)
+					t.Fatalf("%s: the token was not rotated", a.ID)
 				}
 				r := a.refresh(successor)
-				if a == lenient && r.status != http.StatusOK || a == strict && r.member("error") != "invalid_grant" {
-					t.Fatalf("%s: the successor: %s", a.id, r)
+				if a == lenient && r.Status != http.StatusOK || a == strict && r.Member("error") != "invalid_grant" {
+					t.Fatalf("%s: the successor: %s", a.ID, r)
 				}
 				// The generation went on once, not more often: the first is by now two back.
-				if r := a.refresh(first); r.member("error") != "invalid_grant" {
-					t.Fatalf("%s: reuse: %s", a.id, r)
+				if r := a.refresh(first); r.Member("error") != "invalid_grant" {
+					t.Fatalf("%s: reuse: %s", a.ID, r)
 				}
 			}
 		}

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/signet-oidc/signet/conformance/internal/people"
 	"github.com/signet-oidc/signet/verify"
 )
 
@@ -104,7 +105,7 @@ func (b cutBody) Read(p []byte) (int, error) {
 }
 
 // get asks one of the API's routes over HTTP.
-func (f *fleet) get(path, token string) reply {
+func (f *fleet) get(path, token string) people.Reply {
 	f.t.Helper()
 	req, err := http.NewRequestWithContext(f.t.Context(), http.MethodGet, f.api.URL+path, nil)
 	if err != nil {
@@ -120,7 +121,7 @@ func (f *fleet) get(path, token string) reply {
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	return reply{res.StatusCode, res.Header, string(body)}
+	return people.Reply{Status: res.StatusCode, Header: res.Header, Body: string(body)}
 }
 
 // latencies revokes something the token rests on and returns how long after the
@@ -130,7 +131,7 @@ func (f *fleet) get(path, token string) reply {
 func (f *fleet) latencies(what, token string, revoke func()) []time.Duration {
 	f.t.Helper()
 	for i := range f.routes {
-		if r := f.get(fmt.Sprintf("/%d", i), token); r.status != http.StatusOK {
+		if r := f.get(fmt.Sprintf("/%d", i), token); r.Status != http.StatusOK {
 			f.t.Fatalf("%s: before it is revoked: %s", what, r)
 		}
 	}
@@ -159,8 +160,8 @@ func (f *fleet) latencies(what, token string, revoke func()) []time.Duration {
 			f.t.Fatalf("%s: server %d never refuses: %+v", what, i, f.verifiers[i].Revocation())
 		}
 		all[i] = max(0, at.Sub(answered))
-		if r := f.get(fmt.Sprintf("/%d", i), token); r.status != http.StatusUnauthorized ||
-			!strings.Contains(r.header.Get("WWW-Authenticate"), `error="invalid_token"`) {
+		if r := f.get(fmt.Sprintf("/%d", i), token); r.Status != http.StatusUnauthorized ||
+			!strings.Contains(r.Header.Get("WWW-Authenticate"), `error="invalid_token"`) {
 			f.t.Errorf("%s: server %d answers %s", what, i, r)
 		}
 	}
@@ -176,7 +177,7 @@ func rank(sorted []time.Duration, part float64) time.Duration {
 // sighting is somebody who has signed in, and the tokens the app got.
 type sighting struct {
 	b      *browser
-	tokens reply
+	tokens people.Reply
 	code   string
 }
 
@@ -185,11 +186,11 @@ func (s *sighting) claim(name string) string  { return s.part(1, name) }
 func (s *sighting) header(name string) string { return s.part(0, name) }
 
 func (s *sighting) part(i int, name string) string {
-	text, err := base64.RawURLEncoding.DecodeString(strings.Split(s.tokens.member("access_token"), ".")[i])
+	text, err := base64.RawURLEncoding.DecodeString(strings.Split(s.tokens.Member("access_token"), ".")[i])
 	if err != nil {
 		s.b.d.t.Fatal(err)
 	}
-	return reply{body: string(text)}.member(name)
+	return people.Reply{Body: string(text)}.Member(name)
 }
 
 // Whatever is revoked, 100 resource servers that have accepted the token refuse
@@ -201,23 +202,23 @@ func TestRevocationReachesVerifiers(t *testing.T) {
 		shop := d.app("shop")
 		d.signet("", "role", "create", "clerk")
 		f := d.fleet(100)
-		people := 0
+		joined := 0
 		// somebody signs in and the app gets tokens.
 		somebody := func(scope, role string) *sighting {
-			people++
-			p := d.person(fmt.Sprintf("person-%d", people))
+			joined++
+			p := d.person(fmt.Sprintf("person-%d", joined))
 			if role != "" {
-				d.signet("", "user", "grant-role", p.name, role)
+				d.signet("", "user", "grant-role", p.Name, role)
 			}
 			b := d.browser(p)
 			code := b.code(shop, "scope", scope)
 			s := &sighting{b, shop.redeem(code), code}
-			if s.tokens.status != http.StatusOK {
+			if s.tokens.Status != http.StatusOK {
 				t.Fatal(s.tokens)
 			}
 			return s
 		}
-		answered := func(r reply, err error) {
+		answered := func(r people.Reply, err error) {
 			t.Helper()
 			if err != nil {
 				t.Fatal(err)
@@ -229,46 +230,46 @@ func TestRevocationReachesVerifiers(t *testing.T) {
 			revoke      func(s *sighting)
 		}{
 			{"token revoked", offline, func(s *sighting) {
-				answered(shop.post("/revoke", url.Values{"token": {s.tokens.member("access_token")}}))
+				answered(shop.Post("/revoke", url.Values{"token": {s.tokens.Member("access_token")}}))
 			}},
 			{"refresh token revoked", offline, func(s *sighting) {
-				answered(shop.post("/revoke", url.Values{"token": {s.tokens.member("refresh_token")}}))
+				answered(shop.Post("/revoke", url.Values{"token": {s.tokens.Member("refresh_token")}}))
 			}},
 			{"refresh token used twice", offline, func(s *sighting) {
-				next := shop.refresh(s.tokens.member("refresh_token"))
-				shop.refresh(next.member("refresh_token"))
-				if r := shop.refresh(s.tokens.member("refresh_token")); r.member("error") != "invalid_grant" {
+				next := shop.refresh(s.tokens.Member("refresh_token"))
+				shop.refresh(next.Member("refresh_token"))
+				if r := shop.refresh(s.tokens.Member("refresh_token")); r.Member("error") != "invalid_grant" {
 					t.Errorf("reuse: %s", r)
 				}
 			}},
 			{"code used twice", offline, func(s *sighting) {
-				if r := shop.redeem(s.code); r.member("error") != "invalid_grant" {
+				if r := shop.redeem(s.code); r.Member("error") != "invalid_grant" {
 					t.Errorf("replay: %s", r)
 				}
 			}},
 			{"signed out", session, func(s *sighting) {
-				must(t, s.b.open("/logout"))
-				must(t, s.b.press("submit"))
+				must(t, s.b.Open("/logout"))
+				must(t, s.b.Press("submit"))
 			}},
 			{"app withdrawn", offline, func(s *sighting) {
-				must(t, s.b.open("/account"))
-				must(t, s.b.press("app-1-withdraw"))
+				must(t, s.b.Open("/account"))
+				must(t, s.b.Press("app-1-withdraw"))
 			}},
 			{"password set by an operator", offline, func(s *sighting) {
-				d.signet("a wholly other heron at dusk\n", "user", "set-password", s.b.person.name, "--password-stdin")
+				d.signet("a wholly other heron at dusk\n", "user", "set-password", s.b.Person.Name, "--password-stdin")
 			}},
-			{"role lost", offline, func(s *sighting) { d.signet("", "user", "revoke-role", s.b.person.name, "clerk") }},
-			{"user disabled", offline, func(s *sighting) { d.signet("", "user", "disable", s.b.person.name) }},
-			{"user deleted", offline, func(s *sighting) { d.signet("", "user", "delete", s.b.person.name) }},
+			{"role lost", offline, func(s *sighting) { d.signet("", "user", "revoke-role", s.b.Person.Name, "clerk") }},
+			{"user disabled", offline, func(s *sighting) { d.signet("", "user", "disable", s.b.Person.Name) }},
+			{"user deleted", offline, func(s *sighting) { d.signet("", "user", "delete", s.b.Person.Name) }},
 			{"signet revoke --jti", offline, func(s *sighting) { d.signet("", "revoke", "--jti", s.claim("jti")) }},
 			{"signet revoke --grant", offline, func(s *sighting) { d.signet("", "revoke", "--grant", s.claim("grant_id")) }},
 			{"signet revoke --sid", session, func(s *sighting) { d.signet("", "revoke", "--sid", s.claim("sid")) }},
 			{"signet revoke --sub", offline, func(s *sighting) { d.signet("", "revoke", "--sub", s.claim("sub")) }},
 			{"key compromised", offline, func(s *sighting) { d.signet("", "key", "compromise", s.header("kid")) }},
-			{"signet revoke --client", offline, func(*sighting) { d.signet("", "revoke", "--client", shop.id) }},
-			{"client disabled", offline, func(*sighting) { d.signet("", "client", "disable", shop.id) }},
+			{"signet revoke --client", offline, func(*sighting) { d.signet("", "revoke", "--client", shop.ID) }},
+			{"client disabled", offline, func(*sighting) { d.signet("", "client", "disable", shop.ID) }},
 		}
-		bystander := somebody(session, "").tokens.member("access_token")
+		bystander := somebody(session, "").tokens.Member("access_token")
 		var total []time.Duration
 		for _, r := range rows {
 			var all []time.Duration
@@ -281,7 +282,7 @@ func TestRevocationReachesVerifiers(t *testing.T) {
 					role = "clerk"
 				}
 				s := somebody(r.scope, role)
-				all = append(all, f.latencies(r.name, s.tokens.member("access_token"), func() { r.revoke(s) })...)
+				all = append(all, f.latencies(r.name, s.tokens.Member("access_token"), func() { r.revoke(s) })...)
 			}
 			slices.Sort(all)
 			total = append(total, all...)
@@ -290,7 +291,7 @@ func TestRevocationReachesVerifiers(t *testing.T) {
 				t.Errorf("%s: too late", r.name)
 			}
 			if r.name == "user deleted" {
-				if a := f.get("/0", bystander); a.status != http.StatusOK {
+				if a := f.get("/0", bystander); a.Status != http.StatusOK {
 					t.Errorf("somebody else's token: %s", a)
 				}
 			}
@@ -314,17 +315,17 @@ func TestPoliciesInAPartition(t *testing.T) {
 	f := d.fleet(1)
 	b := d.browser(d.person("ada"))
 	tokens := shop.redeem(b.code(shop))
-	token := tokens.member("access_token")
+	token := tokens.Member("access_token")
 	issued := time.Now()
 	ask := func() [3]int {
-		return [3]int{f.get("/0/open", token).status, f.get("/0/soft", token).status, f.get("/0/closed", token).status}
+		return [3]int{f.get("/0/open", token).Status, f.get("/0/soft", token).Status, f.get("/0/closed", token).Status}
 	}
 	if got := ask(); got != [3]int{200, 200, 200} {
 		t.Fatalf("%v", got)
 	}
 	f.cut.Store(true)
 	silent := time.Now()
-	if _, err := shop.post("/revoke", url.Values{"token": {token}}); err != nil {
+	if _, err := shop.Post("/revoke", url.Values{"token": {token}}); err != nil {
 		t.Fatal(err)
 	}
 	closed, soft := time.Duration(0), time.Duration(0)
@@ -357,8 +358,8 @@ func TestPoliciesInAPartition(t *testing.T) {
 		t.Errorf("soft accepted what was %v old", soft)
 	}
 	f.cut.Store(false)
-	until(t, "the revocation is known once the issuer is back", func() bool { return f.get("/0/open", token).status == http.StatusUnauthorized })
-	until(t, "closed answers again", func() bool { return f.get("/0/closed", token).status == http.StatusUnauthorized })
+	until(t, "the revocation is known once the issuer is back", func() bool { return f.get("/0/open", token).Status == http.StatusUnauthorized })
+	until(t, "closed answers again", func() bool { return f.get("/0/closed", token).Status == http.StatusUnauthorized })
 }
 
 // A verifier that judges by status lists refuses what the list says once it has
@@ -374,15 +375,15 @@ func TestStatusListReachesVerifiers(t *testing.T) {
 		}
 		b := d.browser(d.person("ada"))
 		tokens, others := shop.redeem(b.code(shop)), shop.redeem(b.code(shop))
-		judge := func(r reply) error {
-			_, err := v.Verify(t.Context(), r.member("access_token"))
+		judge := func(r people.Reply) error {
+			_, err := v.Verify(t.Context(), r.Member("access_token"))
 			return err
 		}
 		until(t, "a token is accepted by its list", func() bool { return judge(tokens) == nil })
 		if s := v.Revocation(); s.Lists != 1 {
 			t.Errorf("%+v", s)
 		}
-		if _, err := shop.post("/revoke", url.Values{"token": {tokens.member("refresh_token")}}); err != nil {
+		if _, err := shop.Post("/revoke", url.Values{"token": {tokens.Member("refresh_token")}}); err != nil {
 			t.Fatal(err)
 		}
 		answered := time.Now()
@@ -400,10 +401,7 @@ func TestFeedForAScope(t *testing.T) {
 	d.start(1)
 	shop := d.app("shop")
 	d.signet("", "resource", "create", d.issuer+"/revocations", "--name", "Revocation feed", "--scope", "revocations:read")
-	api := &app{d: d, id: "orders-api"}
-	api.secret = signetJSON[struct {
-		ClientSecret string `json:"client_secret"`
-	}](d, "client", "create", "--id", api.id, "--name", "Orders API", "--grant", "client_credentials", "--scope", "revocations:read").ClientSecret
+	api := d.client("orders-api", "--name", "Orders API", "--grant", "client_credentials", "--scope", "revocations:read")
 	follow := func(more ...verify.Option) *verify.Verifier {
 		v, err := verify.New(t.Context(), d.issuer, ordersAPI, append(more, verify.WithLogger(slog.New(slog.DiscardHandler)))...)
 		if err != nil {
@@ -415,22 +413,22 @@ func TestFeedForAScope(t *testing.T) {
 		t.Errorf("without a token: %v", err)
 	}
 	v := follow(verify.WithFeedToken(func(context.Context) (string, error) {
-		r, err := api.post("/token", url.Values{"grant_type": {"client_credentials"}, "scope": {"revocations:read"}})
-		if err == nil && r.status != http.StatusOK {
+		r, err := api.Post("/token", url.Values{"grant_type": {"client_credentials"}, "scope": {"revocations:read"}})
+		if err == nil && r.Status != http.StatusOK {
 			err = errors.New(r.String())
 		}
-		return r.member("access_token"), err
+		return r.Member("access_token"), err
 	}))
 	until(t, "the feed is followed", func() bool { return v.Revocation().State == verify.RevocationFresh })
 	tokens := shop.redeem(d.browser(d.person("ada")).code(shop))
 	judge := func() error {
-		_, err := v.Verify(t.Context(), tokens.member("access_token"))
+		_, err := v.Verify(t.Context(), tokens.Member("access_token"))
 		return err
 	}
 	if err := judge(); err != nil {
 		t.Error(err)
 	}
-	if _, err := shop.post("/revoke", url.Values{"token": {tokens.member("refresh_token")}}); err != nil {
+	if _, err := shop.Post("/revoke", url.Values{"token": {tokens.Member("refresh_token")}}); err != nil {
 		t.Fatal(err)
 	}
 	until(t, "the revocation is heard", func() bool { return errors.Is(judge(), verify.ErrRevoked) })

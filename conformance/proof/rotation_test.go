@@ -152,11 +152,11 @@ func TestKeysRotateUnderLoad(t *testing.T) {
 			lenient := oidc.NewVerifier(d.issuer, oidc.NewRemoteKeySet(t.Context(), d.issuer+"/jwks"), &oidc.Config{
 				SkipClientIDCheck: true, SkipExpiryCheck: true, SupportedSigningAlgs: slices.Collect(maps.Keys(scopes))})
 			issue := func(alg string) string {
-				r, err := a.post("/token", url.Values{"grant_type": {"client_credentials"}, "scope": {scopes[alg]}})
-				if err != nil || r.status != http.StatusOK {
+				r, err := a.Post("/token", url.Values{"grant_type": {"client_credentials"}, "scope": {scopes[alg]}})
+				if err != nil || r.Status != http.StatusOK {
 					return "" // a server is being killed
 				}
-				return r.member("access_token")
+				return r.Member("access_token")
 			}
 			var accepted struct{ strict, lenient, script, ours atomic.Int64 }
 			verified := func(token, alg string) error {

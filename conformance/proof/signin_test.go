@@ -14,7 +14,7 @@ func TestEveryStepAtAnyServer(t *testing.T) {
 		shop, ada := d.app("shop"), d.person("ada")
 		b := d.browser(ada)
 		tokens := shop.redeem(b.code(shop))
-		if tokens.status != http.StatusOK || tokens.member("refresh_token") == "" || tokens.member("id_token") == "" {
+		if tokens.Status != http.StatusOK || tokens.Member("refresh_token") == "" || tokens.Member("id_token") == "" {
 			t.Fatalf("%s", tokens)
 		}
 		code := b.code(shop)
@@ -22,29 +22,29 @@ func TestEveryStepAtAnyServer(t *testing.T) {
 			s.kill()
 		}
 		d.start(d.replicas())
-		if r := shop.redeem(code); r.status != http.StatusOK {
+		if r := shop.redeem(code); r.Status != http.StatusOK {
 			t.Errorf("a code from before the crash: %s", r)
 		}
-		next := shop.refresh(tokens.member("refresh_token"))
-		if next.status != http.StatusOK || !shop.active(tokens.member("access_token")) {
+		next := shop.refresh(tokens.Member("refresh_token"))
+		if next.Status != http.StatusOK || !shop.active(tokens.Member("access_token")) {
 			t.Errorf("a refresh token from before the crash: %s", next)
 		}
-		must(t, b.open("/account"))
-		if b.status != http.StatusOK || b.url.Path != "/account" {
-			t.Errorf("a session from before the crash: %s", b.page)
+		must(t, b.Open("/account"))
+		if b.Status != http.StatusOK || b.URL.Path != "/account" {
+			t.Errorf("a session from before the crash: %s", b.Page)
 		}
 		// R4: what was used before a crash stays used after it.
-		if r := shop.refresh(next.member("refresh_token")); r.status != http.StatusOK {
+		if r := shop.refresh(next.Member("refresh_token")); r.Status != http.StatusOK {
 			t.Fatalf("%s", r)
 		}
 		for _, s := range d.servers() {
 			s.kill()
 		}
 		d.start(d.replicas())
-		if r := shop.refresh(tokens.member("refresh_token")); r.member("error") != "invalid_grant" {
+		if r := shop.refresh(tokens.Member("refresh_token")); r.Member("error") != "invalid_grant" {
 			t.Errorf("a used refresh token after the crash: %s", r)
 		}
-		if r := shop.redeem(code); r.member("error") != "invalid_grant" {
+		if r := shop.redeem(code); r.Member("error") != "invalid_grant" {
 			t.Errorf("a used code after the crash: %s", r)
 		}
 	})
