@@ -126,12 +126,10 @@ func authenticationChecks() []Check {
 			asking((*flow).wantCode, set("acr_values", "urn:example:no-such-class"))},
 		{"oidc-display", spec, "§15.1", "display is no reason to refuse", who,
 			asking((*flow).wantCode, set("display", "wap"))},
-		{"oidc-request", spec, "§3.1.2.6", "where request objects are not supported, request is request_not_supported",
-			signIn(metadataFlag("request_parameter_supported", false)),
-			refusing([]string{"request_not_supported"}, set("request", "e30.e30."))},
-		{"oidc-request-uri", spec, "§3.1.2.6", "where request objects are not supported by reference, request_uri is request_uri_not_supported",
-			signIn(Need{"request_uri_parameter_supported false in the metadata", func(e *Env) bool { return e.metadata()["request_uri_parameter_supported"] == false }}),
-			refusing([]string{"request_uri_not_supported"}, set("request_uri", "https://app.example/request"))},
+		{"oidc-request", spec, "§3.1.2.6", "a request object that nobody signed is invalid_request_object, or request_not_supported where none is", who,
+			whereSupported("request_parameter_supported", false, "invalid_request_object", "request_not_supported", set("request", "e30.e30."))},
+		{"oidc-request-uri", spec, "§3.1.2.6", "a request_uri that is not registered is invalid_request_uri, or request_uri_not_supported where none is", who,
+			whereSupported("request_uri_parameter_supported", true, "invalid_request_uri", "request_uri_not_supported", set("request_uri", "https://app.example/request"))},
 		{"oidc-hint", spec, "§3.1.2.1", "an id_token_hint of who is signed in brings a code without a page", who,
 			func(ctx context.Context, e *Env) error {
 				t, err := e.tokens(ctx)
@@ -178,6 +176,22 @@ func authenticationChecks() []Check {
 // metadataFlag needs a member of the metadata, false where it is absent.
 func metadataFlag(member string, want bool) Need {
 	return Need{fmt.Sprintf("%s %t in the metadata", member, want), func(e *Env) bool { v, _ := e.metadata()[member].(bool); return v == want }}
+}
+
+// whereSupported makes a check of a request that must bring one error where a
+// member of the metadata is true, and another one where it is not.
+func whereSupported(member string, unless bool, code, otherwise string, changes ...change) func(context.Context, *Env) error {
+	return func(ctx context.Context, e *Env) error {
+		supported, there := e.metadata()[member].(bool)
+		if !there {
+			supported = unless
+		}
+		want := code
+		if !supported {
+			want = otherwise
+		}
+		return refusing([]string{want}, changes...)(ctx, e)
+	}
 }
 
 // wantSilent checks that no page was shown.

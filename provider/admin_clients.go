@@ -332,9 +332,8 @@ func checkClient(ctx context.Context, r storage.Reader, c storage.Client) error 
 	checkGrants(&f, c)
 	checkAuthentication(&f, c)
 	checkRedirects(&f, c)
-	switch c.IDTokenAlg {
-	case "RS256", "ES256", "PS256", "EdDSA":
-	default:
+	ReadClientExtra(c).check(&f, c)
+	if !slices.Contains(answerAlgs(), c.IDTokenAlg) {
 		f.Add("id_token_signed_response_alg", fmt.Sprintf("%q is not offered", c.IDTokenAlg), "choose RS256, ES256, PS256 or EdDSA")
 	}
 	if c.RefreshWindow > maxRefreshWindow {
@@ -371,7 +370,7 @@ func checkAuthentication(f *InvalidError, c storage.Client) {
 	switch c.AuthMethod {
 	case authBasic, authPost:
 	case authPrivateKeyJWT:
-		if (c.JWKS == "") == (c.JWKSURI == "") {
+		if c.JWKS == "" && c.JWKSURI == "" {
 			f.Add("jwks", "is needed for "+authPrivateKeyJWT, "give either the client's public keys (jwks) or their address (jwks_uri)")
 		}
 	case authNone:
@@ -383,7 +382,10 @@ func checkAuthentication(f *InvalidError, c storage.Client) {
 		f.Add("token_endpoint_auth_method", fmt.Sprintf("%q is not offered", c.AuthMethod),
 			"choose "+authBasic+", "+authPost+", "+authPrivateKeyJWT+" or "+authNone)
 	}
-	if c.AuthMethod != authPrivateKeyJWT && (c.JWKS != "" || c.JWKSURI != "") {
+	switch keys := c.JWKS != "" || c.JWKSURI != ""; {
+	case c.JWKS != "" && c.JWKSURI != "":
+		f.Add("jwks", "is there beside jwks_uri", "give one of them (RFC 7591 §2)")
+	case keys && c.AuthMethod != authPrivateKeyJWT && !slices.Contains(c.GrantTypes, grantCode):
 		f.Add("jwks", "is of use only with "+authPrivateKeyJWT, "set token_endpoint_auth_method to "+authPrivateKeyJWT+" or leave the keys out")
 	}
 	if c.JWKS != "" {

@@ -86,6 +86,9 @@ func (p *Provider) verifyAssertion(ctx context.Context, c *client, assertion str
 	if header.JSONWebKey != nil {
 		return errors.New("assertion brings its own key")
 	}
+	if c.AuthMethod != authPrivateKeyJWT {
+		return errors.New("client is not registered for " + authPrivateKeyJWT)
+	}
 	candidates, err := p.clientKeys(ctx, c, header.KeyID, now)
 	if err != nil {
 		return err

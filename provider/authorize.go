@@ -37,6 +37,7 @@ type Authorization struct {
 	Session, User string
 
 	form     url.Values // canonical: known parameters only
+	pushed   string     // the request_uri that stands for form (RFC 9126), or ""
 	expected string     // the sub that id_token_hint says has to sign in, or ""
 	offer    string     // a digest of what the consent form listed
 	request  *authorizationRequest
@@ -185,17 +186,36 @@ func (p *Provider) BeginAuthorization(ctx context.Context, r *http.Request) (*Au
 		return nil, err
 	}
 	a := &Authorization{ID: uuid.Must(uuid.NewV7()).String(), BegunAt: p.now(), form: form}
-	if err := p.judge(ctx, a); err != nil {
+	if uri := form.Get("request_uri"); isPushed(uri) { // nothing beside it counts (RFC 9126 §4)
+		a.pushed = uri
+		if err := p.loadPushed(ctx, a, form.Get("client_id"), true); err != nil {
+			return nil, err
+		}
+		return a, p.judge(ctx, a)
+	}
+	if err := p.begin(ctx, a, false); err != nil {
 		return nil, err
 	}
-	if a.expected, err = p.hintedSubject(a); err != nil {
-		return nil, err
-	}
-	form.Del("id_token_hint") // what it said is kept in expected
 	if len(a.encode())*4/3 > p.policy.MaxFlowBytes-maxFlowOverhead {
-		return nil, a.refuse(p, "invalid_request", "The request is too large to be carried through a sign-in.")
+		return nil, a.refuse(p, "invalid_request", "The request is too large to be carried through a sign-in; push it instead (RFC 9126).")
 	}
 	return a, nil
+}
+
+// begin judges a request that comes from outside, pushed or not.
+func (p *Provider) begin(ctx context.Context, a *Authorization, pushed bool) (err error) {
+	if err := p.unpack(ctx, a); err != nil {
+		return err
+	}
+	if err := p.judge(ctx, a); err != nil {
+		return err
+	}
+	if c := a.request.client; c.RequirePushed && !pushed { // RFC 9126 §6
+		return a.refuse(p, "invalid_request", "This client has to push its authorization requests (RFC 9126).")
+	}
+	a.expected, err = p.hintedSubject(a)
+	a.form.Del("id_token_hint") // what it said is kept in expected
+	return err
 }
 
 // readFront reads the parameters of a request that a browser brings, by GET in
@@ -325,12 +345,8 @@ func (p *Provider) judge(ctx context.Context, a *Authorization) error {
 // *Error for what the app did wrong.
 func (p *Provider) judgeParameters(a *Authorization) error {
 	form, q, c := a.form, a.request, a.request.client
-	for name, code := range map[string]string{ // OIDC Core §6, RFC 9101 §10.5
-		"request": "request_not_supported", "request_uri": "request_uri_not_supported", "registration": "registration_not_supported",
-	} {
-		if form.Has(name) {
-			return oauthError(http.StatusBadRequest, code, "The parameter "+name+" is not supported.")
-		}
+	if form.Has("registration") { // OIDC Core §7.2.1
+		return oauthError(http.StatusBadRequest, "registration_not_supported", "The parameter registration is not supported.")
 	}
 	switch form.Get("response_type") {
 	case "code":

@@ -112,11 +112,9 @@ func (k *remoteKeys) fetch(ctx context.Context, uri string, now time.Time) (*fet
 	return &fetchedSet{set, now}, nil
 }
 
-// clientKeys returns the keys that may verify the client's assertions.
+// clientKeys returns the keys that may verify what the client signs.
 func (p *Provider) clientKeys(ctx context.Context, c *client, kid string, now time.Time) ([]jose.JSONWebKey, error) {
 	switch {
-	case c.AuthMethod != authPrivateKeyJWT:
-		return nil, errors.New("client is not registered for " + authPrivateKeyJWT)
 	case c.keys != nil:
 		return c.keys.Keys, nil
 	case c.JWKSURI != "":

@@ -69,6 +69,8 @@ func (p *Provider) newMetadata() *document {
 		JWKSURI                                    string   `json:"jwks_uri"`
 		IntrospectionEndpoint                      string   `json:"introspection_endpoint"`
 		RevocationEndpoint                         string   `json:"revocation_endpoint"`
+		PushedEndpoint                             string   `json:"pushed_authorization_request_endpoint"`
+		RequirePushed                              bool     `json:"require_pushed_authorization_requests"`
 		RevocationFeedEndpoint                     string   `json:"revocation_feed_endpoint"` // ours, for the package verify
 		ScopesSupported                            []string `json:"scopes_supported"`
 		ResponseTypesSupported                     []string `json:"response_types_supported"`
@@ -79,7 +81,9 @@ func (p *Provider) newMetadata() *document {
 		ClaimsSupported                            []string `json:"claims_supported"`
 		ClaimsParameterSupported                   bool     `json:"claims_parameter_supported"`
 		RequestParameterSupported                  bool     `json:"request_parameter_supported"`
-		RequestURIParameterSupported               bool     `json:"request_uri_parameter_supported"` // true when absent
+		RequestURIParameterSupported               bool     `json:"request_uri_parameter_supported"`
+		RequireRequestURIRegistration              bool     `json:"require_request_uri_registration"`
+		RequestObjectSigningAlgsSupported          []string `json:"request_object_signing_alg_values_supported"`
 		IssParameterSupported                      bool     `json:"authorization_response_iss_parameter_supported"`
 		GrantTypesSupported                        []string `json:"grant_types_supported"`
 		TokenEndpointAuthMethodsSupported          []string `json:"token_endpoint_auth_methods_supported"`
@@ -99,6 +103,7 @@ func (p *Provider) newMetadata() *document {
 		JWKSURI:                                    p.issuer.Endpoint(PathJWKS),
 		IntrospectionEndpoint:                      p.issuer.Endpoint(PathIntrospection),
 		RevocationEndpoint:                         p.issuer.Endpoint(PathRevocation),
+		PushedEndpoint:                             p.issuer.Endpoint(PathPushed),
 		RevocationFeedEndpoint:                     p.issuer.Endpoint(PathFeed),
 		ScopesSupported:                            oidcScopes,
 		ResponseTypesSupported:                     []string{"code"},
@@ -108,6 +113,10 @@ func (p *Provider) newMetadata() *document {
 		ACRValuesSupported:                         authenticationClasses(),
 		ClaimsSupported:                            claimNames(),
 		ClaimsParameterSupported:                   true,
+		RequestParameterSupported:                  true,
+		RequestURIParameterSupported:               true,
+		RequireRequestURIRegistration:              true,
+		RequestObjectSigningAlgsSupported:          algNames(),
 		IssParameterSupported:                      true,
 		GrantTypesSupported:                        p.grantTypes(),
 		TokenEndpointAuthMethodsSupported:          []string{authBasic, authPost, authPrivateKeyJWT, authNone},
@@ -117,7 +126,7 @@ func (p *Provider) newMetadata() *document {
 		RevocationEndpointAuthMethodsSupported:     []string{authBasic, authPost, authPrivateKeyJWT, authNone},
 		RevocationEndpointAuthSigningAlgsSupported: algNames(),
 		SubjectTypesSupported:                      []string{"public"},
-		IDTokenSigningAlgsSupported:                []string{"RS256", "ES256", "PS256", "EdDSA"},
+		IDTokenSigningAlgsSupported:                answerAlgs(),
 	})
 	if err != nil {
 		panic(err) // strings always marshal

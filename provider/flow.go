@@ -45,7 +45,9 @@ const maxFlowOverhead = 512
 type sealedFlow struct {
 	ID       string `json:"i"`
 	BegunAt  int64  `json:"b"` // Unix milliseconds
-	Form     string `json:"f"`
+	Form     string `json:"f,omitempty"`
+	Pushed   string `json:"p,omitempty"` // with Client, in place of Form and Expected (RFC 9126)
+	Client   string `json:"d,omitempty"`
 	Expected string `json:"e,omitempty"`
 	SignedIn string `json:"l,omitempty"`
 	Selected string `json:"s,omitempty"`
@@ -58,11 +60,14 @@ func (a *Authorization) encode() []byte {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false) // every & of the form would take six bytes
-	err := e.Encode(sealedFlow{
+	s := sealedFlow{
 		ID: a.ID, BegunAt: a.BegunAt.UnixMilli(), Form: a.form.Encode(), Expected: a.expected,
 		SignedIn: a.SignedIn, Selected: a.Selected, Session: a.Session, User: a.User, Offer: a.offer,
-	})
-	if err != nil {
+	}
+	if a.pushed != "" {
+		s.Pushed, s.Client, s.Form, s.Expected = a.pushed, a.form.Get("client_id"), "", ""
+	}
+	if err := e.Encode(s); err != nil {
 		panic(err) // strings and a number always marshal
 	}
 	return b.Bytes()
@@ -103,7 +108,12 @@ func (p *Provider) OpenFlow(ctx context.Context, sealed string, b Binding) (*Aut
 	}
 	a := &Authorization{
 		ID: s.ID, BegunAt: time.UnixMilli(s.BegunAt).UTC(), SignedIn: s.SignedIn, Selected: s.Selected,
-		Session: s.Session, User: s.User, offer: s.Offer, form: form, expected: s.Expected,
+		Session: s.Session, User: s.User, offer: s.Offer, form: form, expected: s.Expected, pushed: s.Pushed,
+	}
+	if a.pushed != "" {
+		if err := p.loadPushed(ctx, a, s.Client, false); err != nil {
+			return nil, err
+		}
 	}
 	if err := p.judge(ctx, a); err != nil {
 		return nil, err

@@ -38,6 +38,7 @@ type approval struct {
 	consents []storage.Consent // to be written with it
 	asked    bool              // the person was asked
 	host     string            // where the answer goes, in the words of the page
+	pushed   string            // the request_uri it began with, or ""
 }
 
 func (a *approval) Clone() fosite.Session {
@@ -73,6 +74,7 @@ func (p *Provider) issueCode(ctx context.Context, a *Authorization, s *SignedIn,
 		consents: consents,
 		asked:    !silent,
 		host:     redirectHost(q.redirectURI),
+		pushed:   a.pushed,
 	}
 	if q.view.listsStatus(pl.resources) {
 		index, err := p.statusIndexes.take(ctx)
@@ -128,6 +130,9 @@ func (p *Provider) createGrant(ctx context.Context, ap *approval) (storage.Grant
 		if err := tx.CreateGrant(ctx, g); err != nil {
 			return fmt.Errorf("grant: %w", err)
 		}
+		if err := p.usePushed(ctx, tx, ap.pushed, g); err != nil {
+			return err
+		}
 		if !ap.asked {
 			return nil
 		}
@@ -136,6 +141,9 @@ func (p *Provider) createGrant(ctx context.Context, ap *approval) (storage.Grant
 		}
 		return audit(ctx, tx, g.CreatedAt, eventConsentGranted, g.UserID, g.UserID, g.ClientID, map[string]any{"scope": strings.Join(g.Scopes, " ")})
 	})
+	if errors.Is(err, errPushedUsed) {
+		return g, ErrFlowSpent
+	}
 	if errors.Is(err, storage.ErrReference) { // deleted while the person decided
 		return g, &PageError{Status: http.StatusBadRequest, Kind: PageUnknownClient, Description: "No client has this client_id."}
 	}

@@ -16,6 +16,7 @@ const (
 	PathLogout        = "/logout"
 	PathIntrospection = "/introspect"
 	PathRevocation    = "/revoke"
+	PathPushed        = "/par"
 	PathJWKS          = "/jwks"
 	PathFeed          = "/revocations" // what verifiers follow
 	PathFeedSnapshot  = PathFeed + "/snapshot"

@@ -16,6 +16,8 @@ type Policy struct {
 	CodeLifetime time.Duration
 	// FlowLifetime is how long a person may take from the app's request to the answer.
 	FlowLifetime time.Duration
+	// PushedLifetime is how long a flow may begin with a pushed request (RFC 9126 §2.2).
+	PushedLifetime time.Duration
 	// RefreshIdle is how long a refresh token may lie unused, RefreshAbsolute
 	// how long a family lives, however busy.
 	RefreshIdle     time.Duration
@@ -73,6 +75,8 @@ type Policy struct {
 	MaxAuthorizeBytes int
 	MaxFlowBytes      int
 	MaxStateBytes     int
+	// MaxPushedBytes bounds a pushed request, and a request object.
+	MaxPushedBytes int
 	// MaxTokenBytes bounds an access token: larger ones break proxies.
 	MaxTokenBytes int
 	// MaxResources bounds how many resource parameters a request may hold.
@@ -96,6 +100,7 @@ func DefaultPolicy() Policy {
 		IDTokenLifetime:        10 * time.Minute,
 		CodeLifetime:           60 * time.Second,
 		FlowLifetime:           time.Hour,
+		PushedLifetime:         60 * time.Second,
 		RefreshIdle:            30 * 24 * time.Hour,
 		RefreshAbsolute:        180 * 24 * time.Hour,
 		RefreshWindow:          10 * time.Second,
@@ -123,6 +128,7 @@ func DefaultPolicy() Policy {
 		MaxAuthorizeBytes:      8 << 10,
 		MaxFlowBytes:           4 << 10,
 		MaxStateBytes:          1 << 10,
+		MaxPushedBytes:         32 << 10,
 		MaxTokenBytes:          4 << 10,
 		MaxResources:           8,
 		CachedClients:          10_000,

@@ -53,6 +53,9 @@ type Provider struct {
 	keeper     *keys.Keeper
 	clock      *clock
 	throttle   *throttle
+	pushes     *throttle // pushed requests of public clients
+	fetches    *throttle // of request objects
+	outbound   *Outbound
 	hashing    *hashGate
 	remoteKeys *remoteKeys
 	tokens     *cache[[sha256.Size]byte, *issued]
@@ -85,7 +88,10 @@ func New(ctx context.Context, cfg Config) (*Provider, error) {
 		log:        cfg.Log,
 		now:        cfg.Now,
 		clock:      &clock{store: cfg.Store, policy: cfg.Policy, now: cfg.Now, log: cfg.Log},
-		throttle:   newThrottle(),
+		throttle:   newThrottle(limit{burst: 20, perSecond: 0.2}, limit{burst: 200, perSecond: 5}),
+		pushes:     newThrottle(limit{burst: 60, perSecond: 1}, limit{burst: 300, perSecond: 5}),
+		fetches:    newThrottle(limit{burst: 20, perSecond: 1}, limit{burst: 50, perSecond: 10}),
+		outbound:   cfg.Outbound,
 		hashing:    newHashGate(cfg.Policy.PasswordHashes, cfg.Policy.PasswordQueue),
 		remoteKeys: newRemoteKeys(cfg.Outbound, cfg.Policy.CachedClients),
 		tokens:     newCache[[sha256.Size]byte, *issued](cfg.Policy.CachedTokens),

@@ -15,11 +15,12 @@ import (
 // requests and never written to.
 type client struct {
 	storage.Client
-	keys *jose.JSONWebKeySet // registered by value, or nil
+	extra ClientExtra
+	keys  *jose.JSONWebKeySet // registered by value, or nil
 }
 
 func newClient(row storage.Client) *client {
-	c := &client{Client: row}
+	c := &client{Client: row, extra: ReadClientExtra(row)}
 	if row.JWKS != "" {
 		// Registration refuses what does not parse; a set that still does
 		// not leaves the client without keys, so that it fails to authenticate.

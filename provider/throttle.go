@@ -34,14 +34,11 @@ type limit struct{ burst, perSecond float64 }
 // maxBuckets bounds what guessers can make this replica remember.
 const maxBuckets = 50_000
 
-func newThrottle() *throttle {
-	return &throttle{
-		// A client that fails on and on fills its own bucket, not that of its
-		// neighbours behind the same address, which forgives faster.
-		perClient:  limit{burst: 20, perSecond: 0.2},
-		perAddress: limit{burst: 200, perSecond: 5},
-		buckets:    newCache[throttleKey, bucket](maxBuckets),
-	}
+// newThrottle returns a throttle. A client that fails on and on fills its own
+// bucket, not that of its neighbours behind the same address, which should
+// forgive faster.
+func newThrottle(perClient, perAddress limit) *throttle {
+	return &throttle{perClient: perClient, perAddress: perAddress, buckets: newCache[throttleKey, bucket](maxBuckets)}
 }
 
 // failed records a failure and reports whether there were too many before it.

@@ -8,7 +8,7 @@ import (
 
 func TestThrottle(t *testing.T) {
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	th := newThrottle()
+	th := newThrottle(limit{burst: 20, perSecond: 0.2}, limit{burst: 200, perSecond: 5})
 	tries := 0
 	for range 10_000 {
 		if th.failed("shop", "192.0.2.1", now) {
@@ -32,7 +32,7 @@ func TestThrottle(t *testing.T) {
 
 func TestThrottleCountsAnAddressOverAllClients(t *testing.T) {
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	th := newThrottle()
+	th := newThrottle(limit{burst: 20, perSecond: 0.2}, limit{burst: 200, perSecond: 5})
 	for i := range int(th.perAddress.burst) {
 		// One holder of an IPv6 network has all its addresses.
 		th.failed(fmt.Sprintf("client-%d", i), fmt.Sprintf("2001:db8:1:2::%x", i), now)
@@ -47,7 +47,7 @@ func TestThrottleCountsAnAddressOverAllClients(t *testing.T) {
 
 func TestThrottleIsBounded(t *testing.T) {
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	th := newThrottle()
+	th := newThrottle(limit{burst: 20, perSecond: 0.2}, limit{burst: 200, perSecond: 5})
 	for i := range 2 * maxBuckets {
 		th.failed(fmt.Sprint(i), "192.0.2.1", now)
 		now = now.Add(time.Microsecond)

@@ -43,8 +43,8 @@ func TestAuthorizeRefusals(t *testing.T) {
 			"invalid_scope":             {"scope", "openid everything"},
 			"invalid_request":           {"code_challenge", "", "code_challenge_method", ""},
 			"login_required":            {"prompt", "none"},
-			"request_not_supported":     {"request", "e30.e30."},
-			"request_uri_not_supported": {"request_uri", s.url + "/jwks"},
+			"invalid_request_object":    {"request", "e30.e30."},
+			"invalid_request_uri":       {"request_uri", s.url + "/jwks"},
 			"invalid_target":            {"resource", "https://nothing.example"},
 		} {
 			t.Run(code, func(t *testing.T) {

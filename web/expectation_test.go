@@ -83,8 +83,8 @@ func TestExpectations(t *testing.T) {
 			{"claims that are no object", adas, []string{"claims", `"name"`}, "invalid_request"},
 			{"claims of the wrong shape", adas, []string{"claims", wants("id_token", "name", `"Ada"`)}, "invalid_request"},
 			{"claims nested without end", adas, []string{"claims", strings.Repeat(`{"id_token":`, 300)}, "invalid_request"},
-			{"a request object", adas, []string{"request", "eyJhbGciOiJub25lIn0.e30."}, "request_not_supported"},
-			{"a request object elsewhere", adas, []string{"request_uri", s.issuer + "/livez"}, "request_uri_not_supported"},
+			{"a request object", adas, []string{"request", "eyJhbGciOiJub25lIn0.e30."}, "invalid_request_object"},
+			{"a request object elsewhere", adas, []string{"request_uri", s.issuer + "/livez"}, "invalid_request_uri"},
 		} {
 			t.Run(tc.name, func(t *testing.T) {
 				b := tc.b.another().open(authorize(tc.parameters...))

@@ -52,6 +52,7 @@ func (s *Server) Public() http.Handler {
 		// Open to any site, because no cookie matters to them.
 		r = r.With(cors)
 		r.HandleFunc(base+provider.PathToken, p.Token)
+		r.HandleFunc(base+provider.PathPushed, p.PushAuthorization)
 		r.HandleFunc(base+provider.PathUserInfo, p.UserInfo)
 		r.HandleFunc(base+provider.PathRevocation, p.Revoke)
 		s.get(r, base+provider.PathStatusLists+"/{list}", p.StatusList)

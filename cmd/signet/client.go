@@ -43,9 +43,10 @@ type clientJSON struct {
 	Roles                 []string        `json:"roles"`
 	Enabled               bool            `json:"enabled"`
 	*signInJSON                           // nil for a client that signs nobody in
-	Secrets               []secretJSON    `json:"secrets"`
-	CreatedAt             instant         `json:"created_at"`
-	UpdatedAt             instant         `json:"updated_at"`
+	provider.ClientExtra
+	Secrets   []secretJSON `json:"secrets"`
+	CreatedAt instant      `json:"created_at"`
+	UpdatedAt instant      `json:"updated_at"`
 }
 
 // signInJSON is what matters only to a client with the authorization_code grant.
@@ -56,6 +57,7 @@ type signInJSON struct {
 	IDTokenAlg             string   `json:"id_token_signed_response_alg"`
 	FirstParty             bool     `json:"first_party"`
 	RequirePKCE            bool     `json:"require_pkce"`
+	RequirePushed          bool     `json:"require_pushed_authorization_requests"`
 	ClaimsInIDToken        bool     `json:"claims_in_id_token"`
 	RefreshWindow          *int64   `json:"refresh_window"` // seconds; null is the default
 }
@@ -71,7 +73,7 @@ func viewClient(c storage.Client) clientJSON {
 		ClientID: c.ID, ClientName: c.Name,
 		GrantTypes: orEmpty(c.GrantTypes), ResponseTypes: []string{}, AuthMethod: c.AuthMethod,
 		Scope: words(sorted(c.Scopes)), JWKSURI: c.JWKSURI, Roles: orEmpty(c.Roles),
-		Enabled: c.Enabled, Secrets: []secretJSON{},
+		Enabled: c.Enabled, Secrets: []secretJSON{}, ClientExtra: provider.ReadClientExtra(c),
 		CreatedAt: instant(c.CreatedAt), UpdatedAt: instant(c.UpdatedAt),
 	}
 	if c.JWKS != "" {
@@ -81,7 +83,7 @@ func viewClient(c storage.Client) clientJSON {
 		v.ResponseTypes = []string{"code"}
 		v.signInJSON = &signInJSON{
 			ApplicationType: c.ApplicationType, RedirectURIs: orEmpty(c.RedirectURIs), PostLogoutRedirectURIs: orEmpty(c.PostLogoutRedirectURIs),
-			IDTokenAlg: c.IDTokenAlg, FirstParty: c.FirstParty, RequirePKCE: c.RequirePKCE, ClaimsInIDToken: c.ClaimsInIDToken,
+			IDTokenAlg: c.IDTokenAlg, FirstParty: c.FirstParty, RequirePKCE: c.RequirePKCE, RequirePushed: c.RequirePushed, ClaimsInIDToken: c.ClaimsInIDToken,
 		}
 		if c.RefreshWindow >= 0 {
 			seconds := int64(c.RefreshWindow / time.Second)
@@ -124,6 +126,11 @@ func describeClient(w io.Writer, v clientJSON) {
 		field(w, "application", v.ApplicationType+mark(v.FirstParty, ", first party", ""))
 		field(w, "ID token", v.IDTokenAlg+mark(v.ClaimsInIDToken, ", with the claims of its scopes", ""))
 		field(w, "PKCE", mark(v.RequirePKCE, "required", "not required"))
+		field(w, "pushed requests", mark(v.RequirePushed, "required", ""))
+		field(w, "request objects", mark(v.RequireRequestObject, "required", "")+mark(v.RequestObjectAlg != "", " "+v.RequestObjectAlg, ""))
+		for _, u := range v.RequestURIs {
+			field(w, "request object at", u)
+		}
 	}
 	for _, s := range v.Secrets {
 		field(w, "secret", "made "+s.CreatedAt.String()+mark(s.ExpiresAt.String() != "", ", ends "+s.ExpiresAt.String(), ""))
@@ -150,6 +157,10 @@ type clientCreate struct {
 	RefreshWindow         *time.Duration `placeholder:"DUR" help:"How long a repeated refresh gets the same answer; 0 never. Default 10s."`
 	FirstParty            bool           `help:"It is the operator's own: people are not asked for consent unless it runs on their device."`
 	RequirePKCE           bool           `name:"require-pkce" default:"true" help:"Demand PKCE (default); only a confidential client can do without, with =false."`
+	RequirePushed         bool           `name:"require-pushed" help:"Demand pushed authorization requests (RFC 9126)."`
+	RequestObjectAlg      string         `name:"request-object-alg" placeholder:"ALG" help:"Its request objects are signed with this algorithm only (RFC 9101)."`
+	RequireRequestObject  bool           `name:"require-request-object" help:"Demand signed request objects."`
+	RequestURI            []string       `name:"request-uri" sep:"none" placeholder:"URL" help:"Where its request objects may be fetched from; may repeat."`
 }
 
 func (*clientCreate) Examples() string {
@@ -169,7 +180,8 @@ func (c *clientCreate) Run(ctx context.Context, a *app) error {
 	row.Scopes, row.Roles = c.Scope, c.Role
 	row.JWKSURI = c.JWKSURI
 	row.IDTokenAlg, row.ClaimsInIDToken = c.IDTokenAlg, c.ClaimsInIDToken
-	row.FirstParty, row.RequirePKCE = c.FirstParty, c.RequirePKCE
+	row.FirstParty, row.RequirePKCE, row.RequirePushed = c.FirstParty, c.RequirePKCE, c.RequirePushed
+	provider.ClientExtra{RequestObjectAlg: c.RequestObjectAlg, RequireRequestObject: c.RequireRequestObject, RequestURIs: c.RequestURI}.Write(&row)
 	if c.RefreshWindow != nil {
 		row.RefreshWindow = *c.RefreshWindow
 	}
@@ -290,6 +302,10 @@ type clientChanges struct {
 	RefreshWindow         *time.Duration `placeholder:"DUR" help:"How long a repeated refresh gets the same answer; 0 never."`
 	FirstParty            *bool          `help:"It is the operator's own."`
 	RequirePKCE           *bool          `name:"require-pkce" help:"Demand PKCE; only a confidential client can do without, with =false."`
+	RequirePushed         *bool          `name:"require-pushed" help:"Demand pushed authorization requests (RFC 9126)."`
+	RequestObjectAlg      *string        `name:"request-object-alg" placeholder:"ALG" help:"Its request objects are signed with this algorithm only; \"\" for any."`
+	RequireRequestObject  *bool          `name:"require-request-object" help:"Demand signed request objects."`
+	RequestURI            []string       `name:"request-uri" sep:"none" placeholder:"URL" help:"Places of request objects instead of those it has; may repeat."`
 }
 
 // Help says what a change means for tokens that are out.
@@ -323,6 +339,12 @@ func (c *clientUpdate) Run(ctx context.Context, a *app) error {
 			set(&row.RefreshWindow, c.RefreshWindow)
 			set(&row.FirstParty, c.FirstParty)
 			set(&row.RequirePKCE, c.RequirePKCE)
+			set(&row.RequirePushed, c.RequirePushed)
+			extra := provider.ReadClientExtra(*row)
+			set(&extra.RequestObjectAlg, c.RequestObjectAlg)
+			set(&extra.RequireRequestObject, c.RequireRequestObject)
+			setList(&extra.RequestURIs, c.RequestURI)
+			extra.Write(row)
 			setList(&row.GrantTypes, c.Grant)
 			setList(&row.RedirectURIs, c.RedirectURI)
 			setList(&row.PostLogoutRedirectURIs, c.PostLogoutRedirectURI)
