@@ -1,5 +1,7 @@
 // Command gotest runs go test with the arguments it is given, prints a line per
-// package and everything a failed test said, and ends by saying what ran:
+// package and everything a failed test said, and ends by saying what ran. What
+// comes after a -- is another run of go test, with -C in front when it is of
+// another module. In the end it says of all of them:
 //
 //	N packages on SQLite and PostgreSQL in 1m2s
 //	N passed, N failed, N skipped
@@ -35,25 +37,18 @@ func main() {
 // run returns the exit code of the whole.
 func run(args []string) (int, error) {
 	began := time.Now()
-	cmd := exec.Command("go", append([]string{"test", "-json"}, args...)...)
-	cmd.Stderr = os.Stderr
-	events, err := cmd.StdoutPipe()
-	if err != nil {
-		return 1, err
-	}
-	if err := cmd.Start(); err != nil {
-		return 1, err
-	}
-	result, err := report(events, os.Stdout)
-	if err != nil {
-		return 1, errors.Join(err, cmd.Process.Kill(), cmd.Wait())
-	}
-	waitErr := cmd.Wait()
-	if waitErr != nil && result.failed == 0 {
-		result.failed++ // go test itself failed, and has said why
+	var total result
+	for more := true; more; {
+		var these []string
+		these, args, more = split(args)
+		result, err := goTest(these)
+		if err != nil {
+			return 1, err
+		}
+		total = total.plus(result)
 	}
 	inCI, _ := strconv.ParseBool(os.Getenv("CI"))
-	strict := inCI && result.skipped > 0
+	strict := inCI && total.skipped > 0
 	if strict {
 		fmt.Println("A test was skipped, which CI=true doesn't allow.")
 	}
@@ -61,12 +56,46 @@ func run(args []string) (int, error) {
 	if os.Getenv("SIGNET_TEST_POSTGRES") != "" {
 		databases = "SQLite and PostgreSQL"
 	}
-	fmt.Printf("%d packages on %s in %s\n", result.packages, databases, time.Since(began).Round(time.Second))
-	fmt.Println(result)
-	if waitErr != nil || strict || result.failed > 0 {
+	fmt.Printf("%d packages on %s in %s\n", total.packages, databases, time.Since(began).Round(time.Second))
+	fmt.Println(total)
+	if strict || total.failed > 0 {
 		return 1, nil
 	}
 	return 0, nil
+}
+
+// split returns the arguments of one run, those of the runs after it and
+// whether there are any.
+func split(args []string) (these, rest []string, more bool) {
+	if i := slices.Index(args, "--"); i >= 0 {
+		return args[:i], args[i+1:], true
+	}
+	return args, nil, false
+}
+
+// goTest runs go test once. When it fails, so has at least one test.
+func goTest(args []string) (result, error) {
+	cmd := exec.Command("go", "test")
+	if len(args) > 1 && args[0] == "-C" { // go test takes it in front only
+		cmd.Dir, args = args[1], args[2:]
+	}
+	cmd.Args = append(append(cmd.Args, "-json"), args...)
+	cmd.Stderr = os.Stderr
+	events, err := cmd.StdoutPipe()
+	if err != nil {
+		return result{}, err
+	}
+	if err := cmd.Start(); err != nil {
+		return result{}, err
+	}
+	r, err := report(events, os.Stdout)
+	if err != nil {
+		return r, errors.Join(err, cmd.Process.Kill(), cmd.Wait())
+	}
+	if cmd.Wait() != nil && r.failed == 0 {
+		r.failed++ // go test itself failed, and has said why
+	}
+	return r, nil
 }
 
 // An event of go test -json, see go doc cmd/test2json.
@@ -94,6 +123,10 @@ type result struct {
 	passed, failed, skipped int
 
 	packages int // that have tests
+}
+
+func (r result) plus(other result) result {
+	return result{r.passed + other.passed, r.failed + other.failed, r.skipped + other.skipped, r.packages + other.packages}
 }
 
 func (r result) String() string {
@@ -204,9 +237,5 @@ func finish(w io.Writer, e event, tests map[string]*test, total result) result {
 	if e.Action == "pass" && here.packages > 0 {
 		fmt.Fprintf(w, "ok    %-60s %6.2fs %5d\n", e.Package, e.Elapsed, here.passed)
 	}
-	total.passed += here.passed
-	total.failed += here.failed
-	total.skipped += here.skipped
-	total.packages += here.packages
-	return total
+	return total.plus(here)
 }

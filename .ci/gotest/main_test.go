@@ -69,3 +69,35 @@ func TestReport(t *testing.T) {
 		})
 	}
 }
+
+// Each run between the -- counts, in its own module.
+func TestRuns(t *testing.T) {
+	var args []string
+	for name, body := range map[string]string{"good": "", "bad": `t.Error("wrong")`} {
+		directory := t.TempDir()
+		for file, text := range map[string]string{
+			"go.mod":    "module " + name + "\n\ngo 1.26\n",
+			"p_test.go": "package p; import \"testing\"\nfunc TestA(t *testing.T) {" + body + "}\n",
+		} {
+			if err := os.WriteFile(filepath.Join(directory, file), []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		args = append(args, "-C", directory, "-count=1", "./...", "--")
+	}
+	args = append(args, "-C", t.TempDir(), "./...") // nothing there: go test itself fails
+	var total result
+	runs := 0
+	for more := true; more; runs++ {
+		var these []string
+		these, args, more = split(args)
+		r, err := goTest(these)
+		if err != nil {
+			t.Fatal(err)
+		}
+		total = total.plus(r)
+	}
+	if want := (result{passed: 1, failed: 2, packages: 2}); total != want || runs != 3 {
+		t.Errorf("%d runs: %+v, want %+v of 3", runs, total, want)
+	}
+}

@@ -75,15 +75,19 @@ func (c *serveCmd) Run(ctx context.Context, a *app) error {
 	}); err != nil {
 		return errors.Join(fmt.Errorf("standard output: %w", err), s.stop(0))
 	}
+	a.notify(notifyReady)
 	a.suggest(ctx, s.store)
 
 	for {
 		select {
 		case <-reload:
+			a.notify(notifyReloading())
 			a.reload(s)
+			a.notify(notifyReady)
 		case err := <-s.failed:
 			return errors.Join(err, s.stop(0))
 		case sig := <-end:
+			a.notify(notifyStopping)
 			if sig == os.Interrupt {
 				return s.stop(cfg.Drain)
 			}
