@@ -97,7 +97,7 @@ func TestRuns(t *testing.T) {
 		}
 		total = total.plus(r)
 	}
-	if want := (result{passed: 1, failed: 2, packages: 2}); total != want || runs != 3 {
+	if want := (result{passed: 1, failed: 2, packages: 3}); total != want || runs != 3 {
 		t.Errorf("%d runs: %+v, want %+v of 3", runs, total, want)
 	}
 }

@@ -75,7 +75,8 @@ func ParseKEK(text string) (KEK, error) {
 }
 
 // LoadKEKFile reads a key-encryption key from a file: 32 raw bytes, or text as
-// for ParseKEK. It refuses a file that anyone but its owner may use. When the
+// for ParseKEK. It refuses a file that anyone but its owner may use; one of
+// root's that another user reads may be readable by the group. When the
 // file does not exist and create is set it makes one with a new random key and
 // reports that it did: without that file the database cannot be read, so the
 // operator must be told to keep it. Of several processes that create the same
@@ -104,7 +105,8 @@ func readKEKFile(path string) (KEK, error) {
 	if err != nil {
 		return nil, err
 	}
-	if mode := info.Mode().Perm(); mode&0o077 != 0 {
+	ours, roots := owned(info)
+	if mode := info.Mode().Perm(); mode&forbidden(ours, roots) != 0 {
 		return nil, fmt.Errorf("%s may be used by others than its owner (mode %04o): run `chmod 600 %s`, and replace the key if others could have read it", path, mode, path)
 	}
 	kek, err := readKEK(f)
@@ -112,6 +114,16 @@ func readKEKFile(path string) (KEK, error) {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return kek, nil
+}
+
+// forbidden returns the permissions that a key file must not give. Of a file
+// that is root's and not ours, the group may read: so it was handed to us, by
+// systemd, whose access list shows there, or as a volume by Kubernetes.
+func forbidden(ours, roots bool) fs.FileMode {
+	if roots && !ours {
+		return 0o037
+	}
+	return 0o077
 }
 
 // createKEKFile writes a new key under another name and links it into place,

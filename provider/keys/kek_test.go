@@ -203,3 +203,25 @@ func TestKEKFromCommand(t *testing.T) {
 		t.Errorf("a failing command: %v", err)
 	}
 }
+
+// Whose a key file is decides what its group may do; others never may anything.
+func TestForbidden(t *testing.T) {
+	for _, tt := range []struct {
+		ours, roots bool
+		mode        fs.FileMode
+		refused     bool
+	}{
+		{true, false, 0o600, false},
+		{true, false, 0o440, true},
+		{true, true, 0o440, true}, // we are root
+		{false, true, 0o440, false},
+		{false, true, 0o640, false},
+		{false, true, 0o660, true},
+		{false, true, 0o444, true},
+		{false, false, 0o440, true}, // somebody else's, shared with us
+	} {
+		if got := tt.mode&forbidden(tt.ours, tt.roots) != 0; got != tt.refused {
+			t.Errorf("ours %v, root's %v, mode %04o: refused %v", tt.ours, tt.roots, tt.mode, got)
+		}
+	}
+}
