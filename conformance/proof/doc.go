@@ -29,6 +29,8 @@
 //	revocation_test.go  how soon, and for how long, resource servers know
 //	rotation_test.go    keys that live for seconds; jose_test.go: as Node sees them
 //	race_test.go        many at once
+//	linear_test.go      long histories of what rivals did, for the judge
+//	broken_test.go      what it says of servers whose store is broken
 //
 // The binary is built once; deployments made with faulty get one built with the
 // tag faults, which dies where SIGNET_FAILPOINT says (cmd/signet/faults.go).

@@ -24,6 +24,8 @@ const (
 	Approve Kind = "approve" // the person allows it; answered with a code
 	Redeem  Kind = "redeem"  // input: the code; answered with a refresh token
 	Refresh Kind = "refresh" // input: a refresh token; answered with the next
+	Revoke  Kind = "revoke"  // input: a refresh token (RFC 7009); never refused
+	Look    Kind = "look"    // input: an access token (RFC 7662); refused: it is not active
 )
 
 // Outcome is how it was answered.
@@ -77,6 +79,13 @@ func (h *Log) Ops() []Op {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return slices.Clone(h.ops)
+}
+
+// Size is how many operations were noted so far.
+func (h *Log) Size() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.ops)
 }
 
 // Count says how many operations ended how.
@@ -202,6 +211,16 @@ func (a authorization) step(o Op) (after []authorization) {
 			may(current, a.with(o, ""))
 			may(reuse && (!repeats || a.mayBeOver(o, o.Window)), a.dead())
 		}
+	case Revoke: // a token that was replaced ends the family as well
+		known := slices.Contains(a.list(), o.Input)
+		may(o.Outcome == Granted && known, a.dead())
+		may(o.Outcome == Granted && !known, a)
+		may(o.Outcome == Unknown, a)
+		may(o.Outcome == Unknown && known, a.dead())
+	case Look: // access tokens outlive what is noted here, unless the family ends
+		may(o.Outcome == Granted && used && !a.revoked, a)
+		may(o.Outcome == Refused && (!used || a.revoked), a)
+		may(o.Outcome == Unknown, a)
 	}
 	return after
 }

@@ -57,9 +57,19 @@ func (a *App) TryRefresh(token string) (Reply, error) {
 	return a.Post("/token", url.Values{"grant_type": {"refresh_token"}, "refresh_token": {token}})
 }
 
-// Active introspects a token of the app's.
+// TryRevoke revokes a token (RFC 7009).
+func (a *App) TryRevoke(token string) (Reply, error) {
+	return a.Post("/revoke", url.Values{"token": {token}})
+}
+
+// TryIntrospect introspects a token (RFC 7662).
+func (a *App) TryIntrospect(token string) (Reply, error) {
+	return a.Post("/introspect", url.Values{"token": {token}})
+}
+
+// Active says whether a token of the app's is active.
 func (a *App) Active(token string) (bool, error) {
-	r, err := a.Post("/introspect", url.Values{"token": {token}})
+	r, err := a.TryIntrospect(token)
 	if err == nil && r.Status != http.StatusOK {
 		err = fmt.Errorf("introspection: %s", r)
 	}

@@ -150,9 +150,9 @@ func (c *Client) approve(ctx context.Context, flow int) (code string) {
 	}
 }
 
-// use sends a code or a refresh token until there is an answer, and returns
-// the refresh token and the access token in it. Twice sends each at the same
-// time, perhaps to two replicas.
+// use sends a code or a token until there is an answer, and returns the refresh
+// token and the access token in it. Twice sends each at the same time, perhaps
+// to two replicas.
 func (c *Client) use(ctx context.Context, flow int, k history.Kind, input string, twice bool) (token, access string) {
 	if !twice {
 		return c.once(ctx, flow, k, input)
@@ -167,14 +167,16 @@ func (c *Client) use(ctx context.Context, flow int, k history.Kind, input string
 func (c *Client) once(ctx context.Context, flow int, k history.Kind, input string) (token, access string) {
 	for {
 		o := history.Op{Flow: flow, Window: c.Window, Kind: k, Input: input, Outcome: history.Unknown, Call: time.Now()}
-		send := c.App.TryRefresh
-		if k == history.Redeem {
-			send = c.App.TryRedeem
-		}
+		send := map[history.Kind]func(string) (people.Reply, error){
+			history.Redeem: c.App.TryRedeem, history.Refresh: c.App.TryRefresh,
+			history.Revoke: c.App.TryRevoke, history.Look: c.App.TryIntrospect,
+		}[k]
 		r, err := send(input)
 		o.End = time.Now()
 		switch {
 		case err != nil || r.Status == http.StatusServiceUnavailable:
+		case r.Status == http.StatusOK && k == history.Look && r.Member("active") == "false":
+			o.Outcome = history.Refused
 		case r.Status == http.StatusOK:
 			o.Outcome, o.Output = history.Granted, r.Member("refresh_token")
 		case r.Status == http.StatusBadRequest && r.Member("error") == "invalid_grant":
