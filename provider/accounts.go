@@ -14,11 +14,15 @@ import (
 
 // Sessions returns where the person is signed in, the last seen first.
 func (p *Provider) Sessions(ctx context.Context, s *SignedIn) ([]storage.Session, error) {
+	v, err := p.registry.view(ctx)
+	if err != nil {
+		return nil, err
+	}
 	rows, err := p.store.Sessions(ctx, s.User.ID, p.now())
 	if err != nil {
 		return nil, fmt.Errorf("sessions: %w", err)
 	}
-	return rows, nil
+	return slices.DeleteFunc(rows, func(row storage.Session) bool { return v.epoch.voids(row.CreatedAt) }), nil
 }
 
 // EndSession ends one of the person's sessions; storage.ErrNotFound when it is
@@ -104,7 +108,7 @@ func (p *Provider) Apps(ctx context.Context, s *SignedIn) ([]App, error) {
 			app.Since = earlier(app.Since, row.GrantedAt)
 		}
 		for _, g := range grants {
-			if g.ClientID != id {
+			if g.ClientID != id || v.epoch.voids(g.CreatedAt) {
 				continue
 			}
 			app.Live, app.Offline = true, app.Offline || g.Offline
@@ -137,7 +141,7 @@ func (p *Provider) WithdrawApp(ctx context.Context, s *SignedIn, clientID string
 		if n == 0 && len(grants) == 0 {
 			return fmt.Errorf("app %q: %w", clip(clientID), storage.ErrNotFound)
 		}
-		if err := p.block(ctx, tx, revocation.KindGrant, reason, now, grants...); err != nil {
+		if err := p.block(ctx, tx, revocation.KindGrant, reason, grants...); err != nil {
 			return err
 		}
 		return audit(ctx, tx, now, eventConsentWithdrawn, s.User.ID, s.User.ID, clientID, nil)
@@ -224,14 +228,12 @@ func (p *Provider) setPassword(ctx context.Context, tx storage.Tx, userID, hash,
 	if err != nil {
 		return fmt.Errorf("grants: %w", err)
 	}
-	// now is from before this transaction's turn came; what the grants gave
-	// since then would be too young for the epoch.
-	if err := p.block(ctx, tx, revocation.KindGrant, reason, now, grants...); err != nil {
+	// That these ended does not hang on a second, as the epoch does.
+	if err := p.block(ctx, tx, revocation.KindGrant, reason, grants...); err != nil {
 		return err
 	}
-	entry := revocation.Epoch(revocation.KindSubject, userID, reason, now, p.policy.RevokedUntil(now))
-	if _, err := tx.AppendRevocation(ctx, entry); err != nil {
-		return fmt.Errorf("revocation log: %w", err)
+	if _, err := p.entries.append(ctx, tx, revocation.Epoch, revocation.KindSubject, userID, reason); err != nil {
+		return err
 	}
 	return audit(ctx, tx, now, event, userID, userID, "", nil)
 }

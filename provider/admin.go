@@ -33,6 +33,7 @@ type Admin struct {
 	actor  string
 	issuer string
 
+	entries    entries
 	schedule   keys.Schedule
 	mustChange bool
 }
@@ -47,9 +48,10 @@ type AdminConfig struct {
 	Sealer   func(context.Context) (*keys.Sealer, error)
 	Schedule keys.Schedule
 	Policy   Policy
-	Now      func() time.Time // the clock all replicas share
-	Actor    string           // who is acting, for the audit log: "operator", a sub or a client_id
-	Issuer   string           // refused as a resource; "" when not known
+	// Now is the clock all replicas share, or a little later.
+	Now    func() time.Time
+	Actor  string // who is acting, for the audit log: "operator", a sub or a client_id
+	Issuer string // refused as a resource; "" when not known
 	// MustChange lets whoever gets a password here choose their own at the next
 	// sign-in, because the one who set it knows it.
 	MustChange bool
@@ -57,7 +59,8 @@ type AdminConfig struct {
 
 // NewAdmin returns an Admin.
 func NewAdmin(c AdminConfig) *Admin {
-	return &Admin{store: c.Store, ring: c.Ring, sealer: c.Sealer, schedule: c.Schedule, policy: c.Policy, now: c.Now, actor: c.Actor, issuer: c.Issuer, mustChange: c.MustChange}
+	return &Admin{store: c.Store, ring: c.Ring, sealer: c.Sealer, schedule: c.Schedule, policy: c.Policy, now: c.Now, actor: c.Actor, issuer: c.Issuer, mustChange: c.MustChange,
+		entries: entries{c.Now, c.Policy}}
 }
 
 // The audit events of administration, a closed list.
@@ -84,6 +87,7 @@ const (
 	eventUserRoleGranted     = "user.role_granted"
 	eventUserRoleRevoked     = "user.role_revoked"
 	eventUserRevoked         = "user.tokens_revoked"
+	eventRestored            = "database.restored"
 )
 
 // Fault is one thing that is wrong with a request.
@@ -186,7 +190,7 @@ func (a *Admin) updateUsers(ctx context.Context, fn func(ctx context.Context, tx
 }
 
 // revoke appends an entry to the log that verifiers follow.
-func (tx change) revoke(ctx context.Context, entry func(kind, value, reason string, now, until time.Time) storage.Revocation, kind, value, reason string) error {
+func (tx change) revoke(ctx context.Context, entry makeEntry, kind, value, reason string) error {
 	_, err := tx.append(ctx, entry, kind, value, reason)
 	return err
 }

@@ -5,17 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/signet-oidc/signet/provider/revocation"
 	"github.com/signet-oidc/signet/storage"
 )
-
-// Revoked is an entry of the revocation log that an operator appended.
-type Revoked struct {
-	Seq   int64
-	Until time.Time // when it may go: nothing it refuses is still valid then
-}
 
 // RevokeToken refuses one access token by its jti. There is no record of
 // single tokens, so nobody can say whether there ever was such a one.
@@ -139,7 +132,7 @@ const revokedByOperator = "revoked by the operator"
 
 // epochUnless returns what refuses the tokens of before: an epoch, or another
 // block for who is blocked, which an epoch would lift.
-func epochUnless(blocked bool) func(kind, value, reason string, now, until time.Time) storage.Revocation {
+func epochUnless(blocked bool) makeEntry {
 	if blocked {
 		return revocation.Block
 	}
@@ -175,11 +168,6 @@ func (tx change) touchClient(ctx context.Context, c storage.Client) error {
 }
 
 // append adds an entry to the log that verifiers follow.
-func (tx change) append(ctx context.Context, entry func(kind, value, reason string, now, until time.Time) storage.Revocation, kind, value, reason string) (Revoked, error) {
-	e := entry(kind, value, reason, tx.now, tx.admin.policy.RevokedUntil(tx.now))
-	seq, err := tx.AppendRevocation(ctx, e)
-	if err != nil {
-		return Revoked{}, fmt.Errorf("revocation log: %w", err)
-	}
-	return Revoked{seq, e.Until}, nil
+func (tx change) append(ctx context.Context, entry makeEntry, kind, value, reason string) (Revoked, error) {
+	return tx.admin.entries.append(ctx, tx, entry, kind, value, reason)
 }

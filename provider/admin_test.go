@@ -122,10 +122,11 @@ func (o *office) latest(kind, value string) string {
 // events returns the audit log, without what furnish wrote.
 func (o *office) events(since int) []string {
 	o.t.Helper()
-	rows, err := o.store.AuditEvents(o.t.Context(), storage.Page{Limit: 1000})
+	rows, err := o.store.AuditEvents(o.t.Context(), storage.AuditFilter{Limit: 1000})
 	if err != nil {
 		o.t.Fatal(err)
 	}
+	slices.Reverse(rows) // the first comes first
 	var names []string
 	for _, e := range rows {
 		if e.Actor != "operator" || !e.At.Equal(o.clock) && len(names) >= since {
@@ -368,7 +369,7 @@ func TestInvitationIsNotWrittenDown(t *testing.T) {
 	if err != nil || !row.ExpiresAt.Equal(expires) {
 		t.Fatalf("%+v %v", row, err)
 	}
-	events, err := o.store.AuditEvents(t.Context(), storage.Page{Limit: 100})
+	events, err := o.store.AuditEvents(t.Context(), storage.AuditFilter{Limit: 100})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -421,18 +422,18 @@ func TestAuditNamesItsObject(t *testing.T) {
 		{eventRoleDeleted, "", `"role":"auditor"`, false, func() error { return o.DeleteRole(ctx, "auditor") }},
 	}
 	for _, test := range acts {
-		before, err := o.store.AuditEvents(ctx, storage.Page{Limit: 1000})
+		before, err := o.store.AuditEvents(ctx, storage.AuditFilter{Limit: 1000})
 		if err != nil {
 			t.Fatal(err)
 		}
 		if err := test.act(); err != nil {
 			t.Fatalf("%s: %v", test.event, err)
 		}
-		rows, err := o.store.AuditEvents(ctx, storage.Page{Limit: 1000})
+		rows, err := o.store.AuditEvents(ctx, storage.AuditFilter{Limit: 1000})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if rows = rows[len(before):]; len(rows) != 1 {
+		if rows = rows[:len(rows)-len(before)]; len(rows) != 1 {
 			t.Fatalf("%s wrote %d rows", test.event, len(rows))
 		}
 		userID := ""
@@ -565,7 +566,7 @@ func TestSecretsStayOutOfTheDatabase(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	events, err := o.store.AuditEvents(ctx, storage.Page{Limit: 100})
+	events, err := o.store.AuditEvents(ctx, storage.AuditFilter{Limit: 100})
 	if err != nil {
 		t.Fatal(err)
 	}

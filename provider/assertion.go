@@ -134,6 +134,8 @@ func (p *Provider) verifyAssertion(ctx context.Context, c *client, assertion str
 		return fmt.Errorf("assertion is good for more than %s", p.policy.AssertionLifetime)
 	case *claims.IssuedAt > at+skew:
 		return errors.New("assertion is from the future")
+	case p.epoch().voids(time.UnixMilli(int64(*claims.IssuedAt * 1000))):
+		return errors.New("assertion is from before the database was restored, and may have been used")
 	case claims.NotBefore != nil && *claims.NotBefore > at+skew:
 		return errors.New("assertion is not valid yet")
 	}

@@ -44,6 +44,12 @@ func (c *clock) shared(t time.Time) time.Time {
 	return t.Add(-time.Duration(c.offset.Load() + c.error.Load()))
 }
 
+// latest returns the moment of our clock as the database's clock had it, or a
+// little later.
+func (c *clock) latest(t time.Time) time.Time {
+	return t.Add(time.Duration(c.error.Load() - c.offset.Load()))
+}
+
 // check returns why nothing may be issued, or nil.
 func (c *clock) check() error {
 	if off := time.Duration(c.offset.Load()); off.Abs() > c.policy.MaxClockOffset {

@@ -36,8 +36,12 @@ func (a *Admin) InviteUser(ctx context.Context, name string) (link string, expir
 		if !u.Enabled {
 			return &InvalidError{Faults: []Fault{{fmt.Sprintf("user %q", name), "is disabled and could not sign in", "enable the user first"}}}
 		}
+		e, err := readEpoch(ctx, tx)
+		if err != nil {
+			return err
+		}
 		expires = tx.now.Add(a.policy.InvitationLifetime)
-		secret, row := newInvitation(u.ID, tx.now, expires)
+		secret, row := newInvitation(u.ID, e.first(tx.now), expires)
 		if err := tx.UseOnce(ctx, row, tx.now); err != nil {
 			return fmt.Errorf("invitation: %w", err)
 		}
@@ -78,7 +82,7 @@ func (p *Provider) Invitee(ctx context.Context, link string) (storage.User, erro
 	if err != nil {
 		return storage.User{}, fmt.Errorf("invitation: %w", err)
 	}
-	if err := standing(ctx, p.store, row); err != nil {
+	if err := invites(ctx, p.store, row); err != nil {
 		return storage.User{}, err
 	}
 	user, err := p.store.User(ctx, row.Subject)
@@ -116,7 +120,7 @@ func (p *Provider) UseInvitation(ctx context.Context, link, password string) (st
 		if err != nil {
 			return fmt.Errorf("invitation: %w", err)
 		}
-		if err := standing(ctx, tx, row); err != nil {
+		if err := invites(ctx, tx, row); err != nil {
 			return err
 		}
 		return p.setPassword(ctx, tx, user.ID, hash, "", now, eventInvitationUsed)
@@ -124,9 +128,17 @@ func (p *Provider) UseInvitation(ctx context.Context, link, password string) (st
 	return user, err
 }
 
-// standing returns ErrInvitation when the user got a password after the link
-// was made: an older link that still lies in a mailbox must not replace it.
-func standing(ctx context.Context, r storage.Reader, row storage.OneTime) error {
+// invites returns ErrInvitation when the user got a password after the link was
+// made: an older link that still lies in a mailbox must not replace it. Whether
+// one from before a restore was used, nobody knows any more.
+func invites(ctx context.Context, r storage.Reader, row storage.OneTime) error {
+	e, err := readEpoch(ctx, r)
+	if err != nil {
+		return err
+	}
+	if e.voids(row.CreatedAt) {
+		return ErrInvitation
+	}
 	password, err := r.Password(ctx, row.Subject)
 	switch {
 	case errors.Is(err, storage.ErrNotFound):

@@ -3,7 +3,6 @@ package provider
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"time"
 
@@ -87,10 +86,8 @@ func (a *Admin) CompromiseKey(ctx context.Context, kid string) error {
 	record := k.Record
 	k.Record = func(ctx context.Context, tx storage.Tx, e keys.Event) error {
 		if e.Name == keys.EventCompromised {
-			now := a.now()
-			entry := revocation.Block(revocation.KindKey, e.Key, "key compromised", now, now.Add(compromisedFor))
-			if _, err := tx.AppendRevocation(ctx, entry); err != nil {
-				return fmt.Errorf("revocation log: %w", err)
+			if _, err := a.entries.block(ctx, tx, revocation.KindKey, e.Key, "key compromised", a.now().Add(compromisedFor)); err != nil {
+				return err
 			}
 		}
 		return record(ctx, tx, e)

@@ -113,7 +113,7 @@ func TestCompromisedKey(t *testing.T) {
 		if len(entries) != 1 || entries[0].Effect != revocation.EffectBlock || entries[0].Until.Before(h.now().AddDate(0, 11, 0)) {
 			t.Errorf("revocation log: %+v", entries)
 		}
-		events, err := h.store.AuditEvents(t.Context(), storage.Page{Limit: 1000})
+		events, err := h.store.AuditEvents(t.Context(), storage.AuditFilter{Limit: 1000})
 		must(t, err)
 		if !slices.ContainsFunc(events, func(e storage.AuditEvent) bool {
 			return e.Event == "key.compromised" && e.Actor == "operator" && strings.Contains(e.Detail, kid)

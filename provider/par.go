@@ -88,7 +88,7 @@ func (p *Provider) pushAuthorization(w http.ResponseWriter, r *http.Request) (re
 	err = p.store.Update(ctx, func(ctx context.Context, tx storage.Tx) error {
 		return tx.UseOnce(ctx, storage.OneTime{
 			Kind: kindPushed, KeyHash: pushedHash(reference), Subject: c.ID, Data: string(request),
-			CreatedAt: now, ExpiresAt: now.Add(p.policy.PushedLifetime + p.policy.FlowLifetime),
+			CreatedAt: p.epoch().first(now), ExpiresAt: now.Add(p.policy.PushedLifetime + p.policy.FlowLifetime),
 		}, now)
 	})
 	if err != nil {
@@ -126,7 +126,7 @@ func (p *Provider) loadPushed(ctx context.Context, a *Authorization, clientID st
 	}
 	now := p.now()
 	row, err := p.store.OneTime(ctx, kindPushed, pushedHash(a.pushed), now)
-	if errors.Is(err, storage.ErrNotFound) || err == nil && row.Subject != clientID {
+	if errors.Is(err, storage.ErrNotFound) || err == nil && (row.Subject != clientID || p.epoch().voids(row.CreatedAt)) {
 		return gone
 	}
 	if err != nil {

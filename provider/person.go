@@ -115,6 +115,8 @@ func (p *Provider) lastEpoch(ctx context.Context, sub string) (time.Time, error)
 func (who *person) check(s *snapshot, issuer string, c *client, now time.Time) error {
 	g := who.grant
 	switch {
+	case s.epoch.voids(g.CreatedAt):
+		return errors.New("it was given before the database was restored")
 	case !g.RevokedAt.IsZero():
 		return fmt.Errorf("revoked: %s", g.RevokeReason)
 	case !now.Before(g.IdleEnd) || !now.Before(g.AbsoluteEnd):
@@ -174,7 +176,7 @@ func (p *Provider) endGrant(ctx context.Context, g storage.Grant, reason string)
 		if err != nil || !changed {
 			return err
 		}
-		if err := p.block(ctx, tx, revocation.KindGrant, reason, now, g.ID); err != nil {
+		if err := p.block(ctx, tx, revocation.KindGrant, reason, g.ID); err != nil {
 			return err
 		}
 		return audit(ctx, tx, now, eventGrantRevoked, g.ClientID, g.UserID, g.ClientID, map[string]any{"reason": reason})
@@ -187,12 +189,11 @@ func (p *Provider) endGrant(ctx context.Context, g storage.Grant, reason string)
 }
 
 // block appends what refuses each of the values at verifiers.
-func (p *Provider) block(ctx context.Context, tx storage.Tx, kind, reason string, now time.Time, values ...string) error {
+func (p *Provider) block(ctx context.Context, tx storage.Tx, kind, reason string, values ...string) error {
 	slices.Sort(values)
-	now = p.clock.shared(now) // by a clock that is far behind, it would have ended before it began
 	for _, value := range values {
-		if _, err := tx.AppendRevocation(ctx, revocation.Block(kind, value, reason, now, p.policy.RevokedUntil(now))); err != nil {
-			return fmt.Errorf("revocation log: %w", err)
+		if _, err := p.entries.append(ctx, tx, revocation.Block, kind, value, reason); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -52,6 +52,7 @@ type Provider struct {
 	registry   *registry
 	keeper     *keys.Keeper
 	clock      *clock
+	entries    entries
 	throttle   *throttle
 	pushes     *throttle // pushed requests of public clients
 	fetches    *throttle // of request objects
@@ -100,6 +101,7 @@ func New(ctx context.Context, cfg Config) (*Provider, error) {
 
 		largeTokens: newCache[string, time.Time](cfg.Policy.CachedClients),
 	}
+	p.entries = entries{func() time.Time { return p.clock.latest(p.now()) }, p.policy}
 	if err := p.clock.measure(ctx); err != nil {
 		return nil, err
 	}

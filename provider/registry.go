@@ -37,6 +37,7 @@ type registry struct {
 type snapshot struct {
 	version   int64
 	asOf      atomic.Int64 // Unix milliseconds: when version was last seen to be current
+	epoch     epoch
 	ring      *keys.Ring
 	jwks      *document
 	resources map[string]*storage.Resource
@@ -126,6 +127,9 @@ func (r *registry) read(ctx context.Context, version int64, now time.Time) (*sna
 	if err != nil {
 		return nil, fmt.Errorf("keys: %w", err)
 	}
+	if s.epoch, err = readEpoch(ctx, r.store); err != nil {
+		return nil, err
+	}
 	s.ring, s.jwks = ring, jwksDocument(ring, r.policy.JWKSMaxAge)
 	if err := ring.Altered(); err != nil {
 		r.log.Error("a key in the database is not as it was written: it is not used, and this replica takes no requests until it is gone", "cause", err.Error())
@@ -213,8 +217,8 @@ func (r *registry) run(ctx context.Context) {
 }
 
 // settled returns the client as it is now, with a view whose second is later
-// than that of an epoch which the client's last change may have appended to
-// the revocation log. An epoch is dated ahead and refuses the second it falls
+// than that of the issuer's epoch, and of one which the client's last change may
+// have appended to the revocation log. An epoch is dated ahead and refuses the second it falls
 // in, because iat has no finer unit: a token minted until then would be refused
 // at once.
 func (r *registry) settled(ctx context.Context, id string) (view, *client, error) {
@@ -232,11 +236,12 @@ func (r *registry) settled(ctx context.Context, id string) (view, *client, error
 		if err != nil {
 			return view{}, nil, err
 		}
-		if v.asOf.Truncate(time.Second).After(c.UpdatedAt.Add(revocation.EpochAhead).Truncate(time.Second)) {
+		last := later(c.UpdatedAt.Add(revocation.EpochAhead), v.epoch.at)
+		if v.asOf.Truncate(time.Second).After(last.Truncate(time.Second)) {
 			return v, c, nil
 		}
 		if r.now().After(deadline) {
-			return view{}, nil, unavailable(fmt.Errorf("client %q was changed at %s, ahead of this server's clock", id, c.UpdatedAt))
+			return view{}, nil, unavailable(fmt.Errorf("client %q was changed, or the database restored, at %s, ahead of this server's clock", id, last))
 		}
 		select {
 		case <-ctx.Done():

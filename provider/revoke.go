@@ -83,16 +83,16 @@ func (p *Provider) revokeToken(ctx context.Context, t *issued) error {
 	if !now.Before(until) {
 		return nil
 	}
-	entry := revocation.Block(revocation.KindToken, t.id, "revoked by its client", now, until)
+	hash := revocation.Key(revocation.KindToken, t.id).Hash
 	err := p.store.Update(ctx, func(ctx context.Context, tx storage.Tx) error {
 		// Of any number of requests at once, one appends.
 		err := tx.UseOnce(ctx, storage.OneTime{
-			Kind: kindRevokedToken, KeyHash: entry.Key.Hash, Subject: t.clientID, CreatedAt: now, ExpiresAt: until,
+			Kind: kindRevokedToken, KeyHash: hash, Subject: t.clientID, CreatedAt: now, ExpiresAt: until,
 		}, now)
 		if err != nil {
 			return err
 		}
-		if _, err := tx.AppendRevocation(ctx, entry); err != nil {
+		if _, err := p.entries.block(ctx, tx, revocation.KindToken, t.id, "revoked by its client", until); err != nil {
 			return err
 		}
 		return audit(ctx, tx, now, eventTokenRevoked, t.clientID, "", t.clientID, nil)

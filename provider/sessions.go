@@ -50,6 +50,10 @@ func (p *Provider) Resume(ctx context.Context, cookie string) (*SignedIn, error)
 	if !ok {
 		return nil, ErrNoSession
 	}
+	v, err := p.registry.view(ctx)
+	if err != nil {
+		return nil, err
+	}
 	s, u, err := p.store.SessionUser(ctx, id)
 	if errors.Is(err, storage.ErrNotFound) {
 		return nil, ErrNoSession
@@ -58,7 +62,8 @@ func (p *Provider) Resume(ctx context.Context, cookie string) (*SignedIn, error)
 		return nil, fmt.Errorf("session: %w", err)
 	}
 	now := p.now()
-	if subtle.ConstantTimeCompare(secret.hash(), s.SecretHash) != 1 || !sessionLive(s, now) || !u.Enabled {
+	if subtle.ConstantTimeCompare(secret.hash(), s.SecretHash) != 1 || !sessionLive(s, now) || !u.Enabled ||
+		v.epoch.voids(s.CreatedAt) {
 		return nil, ErrNoSession
 	}
 	if now.Sub(s.LastSeenAt) >= p.policy.SessionTouch {
@@ -100,7 +105,7 @@ func (p *Provider) sessionEnded(ctx context.Context, tx storage.Tx, id, userID s
 	if _, err := tx.RevokeGrants(ctx, storage.GrantFilter{SessionID: id}, now, reason); err != nil {
 		return fmt.Errorf("grants of the session: %w", err)
 	}
-	if err := p.block(ctx, tx, revocation.KindSession, reason, now, id); err != nil {
+	if err := p.block(ctx, tx, revocation.KindSession, reason, id); err != nil {
 		return err
 	}
 	return audit(ctx, tx, now, eventSessionEnded, userID, userID, "", map[string]any{"sid": id, "reason": reason})

@@ -327,7 +327,7 @@ func (p *Provider) newSession(userID string, a SignInAttempt, now time.Time) (st
 	return storage.Session{
 		ID: uuid.NewString(), SecretHash: cookie.hash(), UserID: userID,
 		AuthTime: now, ACR: acrPassword, AMR: []string{amrPassword},
-		UserAgent: agent, Address: a.Address, CreatedAt: now, LastSeenAt: now,
+		UserAgent: agent, Address: a.Address, CreatedAt: p.epoch().first(now), LastSeenAt: now,
 		IdleEnd: earlier(now.Add(p.policy.SessionIdle), absolute), AbsoluteEnd: absolute,
 	}, cookie
 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"time"
 
 	"github.com/signet-oidc/signet/provider/keys"
 	"github.com/signet-oidc/signet/provider/revocation"
@@ -64,6 +65,10 @@ func (p *Provider) newStatusLists() *revocation.StatusLists {
 	return revocation.NewStatusLists(revocation.StatusConfig{
 		Store: p.store, URI: p.statusListURI, Issuer: p.issuer.String(), Now: p.now, Shared: p.clock.shared,
 		Memory: p.policy.RevokedUntil(p.now()).Sub(p.now()),
+		Restored: func() (time.Time, int64) {
+			e := p.epoch()
+			return e.at, e.status
+		},
 		Sign: func(typ string, claims []byte) (string, error) {
 			s := p.registry.current.Load()
 			if s == nil {

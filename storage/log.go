@@ -71,6 +71,15 @@ type RevocationLog struct {
 	Chain  []byte // of the last entry; nil while there was none
 }
 
+// AuditFilter selects audit events; what is zero selects all.
+type AuditFilter struct {
+	Since    time.Time // no earlier than this
+	UserID   string
+	ClientID string
+	Before   string // what comes after the event of this id in a listing
+	Limit    int    // at least 1
+}
+
 // AuditEvent records who did what to whom. It never holds a secret.
 type AuditEvent struct {
 	ID        string // UUIDv7

@@ -181,8 +181,9 @@ type Reader interface {
 	// leaves it there. ErrNotFound.
 	OneTime(ctx context.Context, kind string, keyHash []byte, now time.Time) (OneTime, error)
 
-	// AuditEvents lists audit events by id (which is by time); Page.After is an id.
-	AuditEvents(ctx context.Context, page Page) ([]AuditEvent, error)
+	// AuditEvents lists the audit events that f selects, the latest first.
+	// ErrNotFound when there is no event f.Before.
+	AuditEvents(ctx context.Context, f AuditFilter) ([]AuditEvent, error)
 }
 
 // Tx is a transaction: what it has written, its own reads see.
@@ -288,6 +289,10 @@ type Tx interface {
 	// StartRevocationLog makes an empty log with a feed id of its own, unless
 	// there is one.
 	StartRevocationLog(ctx context.Context) error
+
+	// RestartRevocationLog gives the log, which is started if need be, a new feed
+	// id: no position of before means anything in it. Its entries stay.
+	RestartRevocationLog(ctx context.Context) error
 
 	// AppendAudit adds an audit event. ErrExists when the id is taken.
 	AppendAudit(ctx context.Context, e AuditEvent) error

@@ -36,6 +36,9 @@ type root struct {
 	Revoke   revokeCmd   `cmd:"" help:"Take back tokens that are out, at every verifier."`
 	Token    tokenCmd    `cmd:"" help:"Look into tokens."`
 	Migrate  migrateCmd  `cmd:"" help:"The database schema."`
+	Audit    auditCmd    `cmd:"" help:"What happened, by whom."`
+	Backup   backupCmd   `cmd:"" help:"Copy a SQLite database while it is served."`
+	Restore  restoreCmd  `cmd:"" help:"Put a backup in the place of a database."`
 	Health   healthCmd   `cmd:"" help:"Ask a running server whether it is ready."`
 	Version  versionCmd  `cmd:"" help:"Say which version this is."`
 }

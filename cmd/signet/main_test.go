@@ -148,6 +148,8 @@ func settle(p *place, text string) string {
 	for _, r := range []struct{ pattern, with string }{
 		{`(?m)^time=.*\n`, ""},
 		{`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ`, "TIME"},
+		{`\d{8}T\d{6}Z(-\d+)?`, "TIME"},
+		{`"feed_id":"[A-Z2-7]{26}"`, `"feed_id":"FEED"`},
 		{`sgs_[A-Za-z0-9_-]{43}`, "SECRET"},
 		{`sgi_[A-Za-z0-9_-]{43}`, "INVITATION"},
 		{`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`, "UUID"},

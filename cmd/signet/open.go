@@ -55,6 +55,10 @@ func (a *app) connect(ctx context.Context, admit func(databaseURL) error) (*inst
 	if err := admit(db); err != nil {
 		return nil, err
 	}
+	return a.connectTo(ctx, db, kek)
+}
+
+func (a *app) connectTo(ctx context.Context, db databaseURL, kek kekSource) (*instance, error) {
 	store, err := a.openStore(ctx, db, false)
 	if err != nil {
 		return nil, err
@@ -64,12 +68,13 @@ func (a *app) connect(ctx context.Context, admit func(databaseURL) error) (*inst
 		i.Close()
 		return nil, err
 	}
+	asked := time.Now()
 	now, err := store.Now(ctx)
 	if err != nil {
 		i.Close()
 		return nil, fmt.Errorf("database clock: %w", err)
 	}
-	i.offset = time.Until(now)
+	i.offset = now.Sub(asked) // if anything too much, by what the question took
 	if i.issuer, err = store.Setting(ctx, provider.SettingIssuer); err != nil && !errors.Is(err, storage.ErrNotFound) {
 		i.Close()
 		return nil, fmt.Errorf("settings: %w", err)

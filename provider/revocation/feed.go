@@ -181,11 +181,15 @@ func (f *Feed) follow(ctx context.Context) error {
 		first, base = first+int64(cut), tail[cut-1].Chain
 		tail = append([]storage.Revocation(nil), tail[cut:]...)
 	}
+	f.catchUp(ctx)
+	f.publish(&head{feedID: h.feedID, life: h.life, first: first, base: base, tail: tail}, now)
+	return nil
+}
+
+func (f *Feed) catchUp(ctx context.Context) {
 	if err := f.cfg.CatchUp(ctx); err != nil {
 		f.cfg.Log.Warn("verifiers learn of revocations before this server knows what came with them", "cause", err.Error())
 	}
-	f.publish(&head{feedID: h.feedID, life: h.life, first: first, base: base, tail: tail}, now)
-	return nil
 }
 
 // continuation returns the entries after h, at least up to seq, or nil when
@@ -251,6 +255,7 @@ func (f *Feed) restart(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("revocation log: %w", err)
 	}
+	f.catchUp(ctx)
 	h.life = f.restarts.Add(1)
 	f.publish(h, now)
 	return nil

@@ -47,6 +47,7 @@ type StatusLists struct {
 	read  time.Time // by this replica's clock
 	at    time.Time // the same by the database's
 	count int64     // of lists
+	void  int64     // so many lists, the first, have no valid token any more
 	lists map[int64]*statusList
 }
 
@@ -59,13 +60,17 @@ type StatusConfig struct {
 	Sign func(typ string, claims []byte) (string, error)
 	// Memory is how long after a grant was revoked a token of it may live.
 	Memory time.Duration
-	Now    func() time.Time
-	Shared func(time.Time) time.Time
-	Issuer string
+	// Restored returns when the database was last restored (the zero time:
+	// never), and the first index that was given since: it begins a list.
+	Restored func() (at time.Time, first int64)
+	Now      func() time.Time
+	Shared   func(time.Time) time.Time
+	Issuer   string
 }
 
 // statusList is one list.
 type statusList struct {
+	void    bool     // all of it is invalid
 	invalid []uint32 // sorted; what lst says
 	lst     string
 	signed  *SignedStatusList // nil: not since lst changed
@@ -103,8 +108,10 @@ func (s *StatusLists) List(ctx context.Context, number int64) (*SignedStatusList
 		return nil, ErrNoStatusList
 	}
 	l := s.lists[number]
-	if l == nil {
-		l = &statusList{lst: encodeStatusList(nil)}
+	if l == nil || l.void != (number < s.void) {
+		if l = (&statusList{lst: encodeStatusList(nil)}); number < s.void {
+			l = &statusList{void: true, lst: encodeVoidList()}
+		}
 		s.lists[number] = l
 	}
 	// Signed anew well before a cache would ask again.
@@ -136,20 +143,27 @@ func (s *StatusLists) refresh(ctx context.Context, now time.Time) error {
 	if err != nil {
 		return err
 	}
+	void := int64(0)
+	if restored, first := s.cfg.Restored(); !restored.IsZero() && !at.After(restored.Add(s.cfg.Memory)) {
+		void, _ = StatusPlace(first)
+	}
 	for number := range s.lists {
 		if _, ok := invalid[number]; !ok {
 			invalid[number] = nil
 		}
 	}
 	for number, bits := range invalid {
+		if number < void {
+			continue // List makes it
+		}
 		slices.Sort(bits)
 		bits = slices.Compact(bits)
 		l := s.lists[number]
-		if l == nil || !slices.Equal(l.invalid, bits) {
+		if l == nil || l.void || !slices.Equal(l.invalid, bits) {
 			s.lists[number] = &statusList{invalid: bits, lst: encodeStatusList(bits)}
 		}
 	}
-	s.read, s.at, s.count = now, at, (next-1)/StatusListSize+1
+	s.read, s.at, s.count, s.void = now, at, (next-1)/StatusListSize+1, void
 	return nil
 }
 
@@ -177,14 +191,24 @@ func (s *StatusLists) sign(number int64, l *statusList) (*SignedStatusList, erro
 	return &SignedStatusList{[]byte(jwt), `"` + encode(sum[:12]) + `"`}, nil
 }
 
+// encodeVoidList returns a list in which every bit is set.
+func encodeVoidList() string {
+	return compressStatusList(bytes.Repeat([]byte{0xff}, StatusListSize/8))
+}
+
 // encodeStatusList returns a list in which the given bits are set (§4.1, §4.2):
-// the first is the lowest of the first byte. The highest compression takes
-// seconds where the lowest takes a millisecond, for half the size.
+// the first is the lowest of the first byte.
 func encodeStatusList(invalid []uint32) string {
 	raw := make([]byte, StatusListSize/8)
 	for _, bit := range invalid {
 		raw[bit/8] |= 1 << (bit % 8)
 	}
+	return compressStatusList(raw)
+}
+
+// compressStatusList compresses as little as it can: the highest level takes
+// seconds where the lowest takes a millisecond, for half the size.
+func compressStatusList(raw []byte) string {
 	var b bytes.Buffer
 	w, err := zlib.NewWriterLevel(&b, zlib.BestSpeed)
 	if err == nil {

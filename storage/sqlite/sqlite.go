@@ -93,37 +93,46 @@ func Unavailable(err error) error { return classify(err) }
 
 // pool returns connections to the file with every setting they need.
 func pool(path string, readOnly bool) (*sql.DB, error) {
-	abs, err := filepath.Abs(path)
-	if err != nil {
-		return nil, fmt.Errorf("database path: %w", err)
-	}
 	query := url.Values{
-		"mode":          {"rw"}, // create made the file
 		"_txlock":       {"immediate"},
 		"_dqs":          {"0"},
 		"_defensive":    {"1"},
 		"_busy_timeout": {fmt.Sprint(busyTimeout.Milliseconds())},
 		"_pragma":       {"journal_size_limit(67108864)"},
 		"_foreign_keys": {"on"},
-		"_synchronous":  {"full"}, // a commit that was answered survives a power cut
 	}
 	if readOnly {
 		query.Set("_query_only", "on")
 	} else {
 		query.Set("_journal_mode", "wal")
 	}
-	slashed := filepath.ToSlash(abs)
-	if !strings.HasPrefix(slashed, "/") {
-		slashed = "/" + slashed // C:/… becomes file:///C:/…
+	name, err := dataSource(path, query)
+	if err != nil {
+		return nil, err
 	}
-	dsn := url.URL{Scheme: "file", Path: slashed, RawQuery: query.Encode()}
-	connector, err := sqlite.NewConnector(dsn.String())
+	connector, err := sqlite.NewConnector(name)
 	if err != nil {
 		return nil, fmt.Errorf("database path: %w", err)
 	}
 	db := sql.OpenDB(connector)
 	db.SetMaxIdleConns(64) // never close a connection for being idle
 	return db, nil
+}
+
+// dataSource names the file, which exists, for the driver.
+func dataSource(path string, query url.Values) (string, error) {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return "", fmt.Errorf("database path: %w", err)
+	}
+	query.Set("mode", "rw")
+	query.Set("_synchronous", "full") // a commit that was answered survives a power cut
+	slashed := filepath.ToSlash(abs)
+	if !strings.HasPrefix(slashed, "/") {
+		slashed = "/" + slashed // C:/… becomes file:///C:/…
+	}
+	name := url.URL{Scheme: "file", Path: slashed, RawQuery: query.Encode()}
+	return name.String(), nil
 }
 
 // create makes the file and its directory, durably, if they do not exist.

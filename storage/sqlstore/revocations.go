@@ -97,6 +97,16 @@ func (t *Tx) StartRevocationLog(ctx context.Context) error {
 	return wrap(err, "start revocation log")
 }
 
+// RestartRevocationLog implements storage.Tx.
+func (t *Tx) RestartRevocationLog(ctx context.Context) error {
+	if err := t.StartRevocationLog(ctx); err != nil {
+		return err
+	}
+	_, err := t.db.Exec(ctx, `UPDATE feed_state SET feed_id = $1 WHERE id = 1`, rand.Text())
+	t.logLocked = err == nil
+	return wrap(err, "restart revocation log")
+}
+
 // AppendRevocation implements storage.Tx. Updating the feed's one row is the
 // log's lock, as in LockRegistry.
 func (t *Tx) AppendRevocation(ctx context.Context, r storage.Revocation) (int64, error) {

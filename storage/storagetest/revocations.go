@@ -47,6 +47,13 @@ func testRevocationLog(t *testing.T, s storage.Store) {
 	log, err := s.RevocationLog(ctx)
 	same(t, "after five entries", log, err, storage.RevocationLog{FeedID: first.FeedID, Seq: 5, Chain: chain})
 
+	update(t, s, func(ctx context.Context, tx storage.Tx) error { return tx.RestartRevocationLog(ctx) })
+	again, err := s.RevocationLog(ctx)
+	if again.FeedID == first.FeedID || again.FeedID == "" {
+		t.Errorf("started anew as %q", again.FeedID)
+	}
+	same(t, "started anew", again, err, storage.RevocationLog{FeedID: again.FeedID, Seq: 5, Chain: chain})
+
 	page, err := s.RevocationsAfter(ctx, 1, 2)
 	if err != nil || len(page) != 2 || page[0].Seq != 2 || page[1].Seq != 3 {
 		t.Errorf("two after 1: %+v, %v", page, err)
@@ -64,7 +71,7 @@ func testRevocationLog(t *testing.T, s storage.Store) {
 		t.Errorf("after pruning three of five: %+v, %v", page, err)
 	}
 	after, err := s.RevocationLog(ctx)
-	same(t, "after pruning", after, err, log)
+	same(t, "after pruning", after, err, again)
 }
 
 // The chain is what a verifier can compute itself: the operator's reason is
