@@ -1,0 +1,378 @@
+//go:build unix
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	_ "embed"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"text/template"
+	"time"
+
+	"golang.org/x/oauth2"
+
+	"github.com/signet-oidc/signet/conformance/internal/people"
+	"github.com/signet-oidc/signet/conformance/internal/siege"
+	"github.com/signet-oidc/signet/storage/storagetest"
+)
+
+// servedBy is the header in which the balancer says who answered. The replicas
+// themselves have no names.
+const servedBy = "X-Served-By"
+
+// cluster is three replicas over one database, a balancer in front of them, and
+// the sample API behind the issuer that the balancer is.
+type cluster struct {
+	dir      string // where everything runs
+	binary   string // the provider
+	issuer   string
+	apiURL   string
+	env      []string // of every process
+	drain    time.Duration
+	replicas []*replica
+	lanes    []*lane
+	started  atomic.Int32
+
+	api, balancer *process
+}
+
+// replica is a place for a provider. It keeps its address, whatever process is
+// in it.
+type replica struct {
+	*process
+	cluster *cluster
+	Name    string
+	Address string
+	born    time.Duration // from the start of the process until it was ready
+}
+
+// lane is a way through the balancer with a round of its own: requests in it, one
+// after the other, go to one replica after the other, whatever others do. The
+// first is the issuer's address.
+type lane struct {
+	Name     string
+	Bind     string
+	Replicas []*replica // in the order of its round
+}
+
+// settings of a cluster.
+type settings struct {
+	dir      string // empty, and removed by whoever made it
+	binary   string // of the provider
+	orders   string // of the sample API
+	database string // PostgreSQL's URL, with the schema of the program or none
+	lanes    int    // ways through the balancer besides the issuer's address
+	drain    time.Duration
+	env      []string      // for the replicas
+	life     time.Duration // of access tokens
+}
+
+// newCluster prepares a cluster: its database, its addresses, its keys. Nothing
+// runs until start.
+func newCluster(s settings) (*cluster, error) {
+	c := &cluster{dir: s.dir, binary: s.binary, drain: s.drain}
+	addresses := make([]string, 3+1+1+s.lanes)
+	for i := range addresses {
+		port, err := storagetest.FreePort()
+		if err != nil {
+			return nil, err
+		}
+		if addresses[i] = net.JoinHostPort("127.0.0.1", strconv.Itoa(port)); slices.Contains(addresses[:i], addresses[i]) {
+			return nil, fmt.Errorf("port %d is two", port)
+		}
+	}
+	_, port, _ := net.SplitHostPort(addresses[3])
+	// Cookies do not tell ports apart, so the provider has another host than the rest.
+	c.issuer, c.apiURL = "http://localhost:"+port, "http://"+addresses[4]
+	for i, address := range addresses[:3] {
+		c.replicas = append(c.replicas, &replica{cluster: c, Name: "r" + strconv.Itoa(i+1), Address: address})
+	}
+	for i, address := range append(addresses[3:4:4], addresses[5:]...) {
+		l := &lane{Name: "lane" + strconv.Itoa(i), Bind: address, Replicas: slices.Clone(c.replicas)}
+		if i%2 == 0 && i > 0 {
+			slices.Reverse(l.Replicas)
+		}
+		c.lanes = append(c.lanes, l)
+	}
+	kek := make([]byte, 32)
+	_, _ = rand.Read(kek) // never fails: it aborts the program instead
+	if err := os.WriteFile(filepath.Join(c.dir, "kek"), []byte(base64.StdEncoding.EncodeToString(kek)), 0o600); err != nil {
+		return nil, err
+	}
+	c.env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + c.dir, "LC_ALL=C.UTF-8", "SIGNET_ISSUER=" + c.issuer,
+		"SIGNET_DATABASE=" + s.database, "SIGNET_KEK_FILE=kek"}, s.env...)
+	if _, err := c.signet("", "migrate", "up"); err != nil {
+		return nil, err
+	}
+	if _, err := c.signet("", "resource", "create", c.apiURL, "--name", "Orders", "--scope", "orders:read", "--scope", "orders:write",
+		"--token-lifetime", s.life.String()); err != nil {
+		return nil, err
+	}
+	return c, c.configure(s.orders)
+}
+
+//go:embed haproxy.cfg
+var balancerConfig string
+
+// balancerSettings is what haproxy.cfg is filled in with.
+type balancerSettings struct {
+	Bind     string
+	ServedBy string // a header; "": none
+	Replicas []*replica
+	Lanes    []*lane
+}
+
+func (s balancerSettings) write(w io.Writer) error {
+	t, err := template.New("haproxy.cfg").Parse(balancerConfig)
+	if err != nil {
+		return err
+	}
+	return t.Execute(w, s)
+}
+
+// configure writes the balancer's configuration and makes its command and the API's.
+func (c *cluster) configure(orders string) error {
+	path, err := findBalancer()
+	if err != nil {
+		return err
+	}
+	var config bytes.Buffer
+	if err := (balancerSettings{c.lanes[0].Bind, servedBy, c.replicas, c.lanes[1:]}).write(&config); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(c.dir, "haproxy.cfg"), config.Bytes(), 0o600); err != nil {
+		return err
+	}
+	c.balancer = &process{name: "haproxy", cmd: exec.Command(path, "-db", "-f", "haproxy.cfg")}
+	_, address, _ := strings.Cut(c.apiURL, "//")
+	c.api = &process{name: "orders", cmd: exec.Command(orders, "--issuer", c.issuer, "--audience", c.apiURL, "--listen", address, "--data", c.dir)}
+	return nil
+}
+
+// findBalancer returns the path of HAProxy, which Debian keeps from ordinary
+// people's PATH.
+func findBalancer() (string, error) {
+	for _, name := range []string{"haproxy", "/usr/sbin/haproxy"} {
+		if path, err := exec.LookPath(name); err == nil {
+			return path, nil
+		}
+	}
+	return "", errors.New("there is no haproxy; install it, on Debian with: apt-get install haproxy")
+}
+
+// signet runs a command of the program and returns what it writes to standard
+// output. input is its standard input.
+func (c *cluster) signet(input string, args ...string) (string, error) {
+	cmd := exec.Command(c.binary, args...)
+	var out, errs bytes.Buffer
+	cmd.Dir, cmd.Env, cmd.Stdin, cmd.Stdout, cmd.Stderr = c.dir, c.env, strings.NewReader(input), &out, &errs
+	if err := cmd.Run(); err != nil {
+		return "", fmt.Errorf("signet %s: %w\n%s%s", strings.Join(args, " "), err, out.String(), errs.String())
+	}
+	return out.String(), nil
+}
+
+// client registers a client with flags for `signet client create`. One that is
+// registered before start is known everywhere at once.
+func (c *cluster) client(id string, flags ...string) (*people.App, error) {
+	out, err := c.signet("", append([]string{"client", "create", "--json", "--id", id, "--name", id}, flags...)...)
+	if err != nil {
+		return nil, err
+	}
+	var answer struct {
+		ClientSecret string `json:"client_secret"`
+	}
+	if err := json.Unmarshal([]byte(out), &answer); err != nil {
+		return nil, fmt.Errorf("client create: %w", err)
+	}
+	return &people.App{Issuer: c.issuer, Via: c.via(c.lanes[0], nil), ID: id, Secret: answer.ClientSecret,
+		Callback: "https://" + id + ".example/cb", Verifier: oauth2.GenerateVerifier()}, nil
+}
+
+// app registers an app that people sign in to; more are flags for `signet client
+// create`.
+func (c *cluster) app(id string, more ...string) (*people.App, error) {
+	flags := []string{"--grant", "authorization_code", "--grant", "refresh_token", "--redirect-uri", "https://" + id + ".example/cb",
+		"--post-logout-redirect-uri", "https://" + id + ".example/bye"}
+	for _, scope := range []string{"openid", "profile", "email", "offline_access", "orders:read", "orders:write"} {
+		flags = append(flags, "--scope", scope)
+	}
+	return c.client(id, append(flags, more...)...)
+}
+
+// service registers a client that gets tokens for itself.
+func (c *cluster) service(id string) (*people.App, error) {
+	return c.client(id, "--grant", "client_credentials", "--scope", "orders:read")
+}
+
+// person makes an account, with a password that is replaced at the first sign-in.
+func (c *cluster) person(name string) (*people.Person, error) {
+	p := &people.Person{Name: name, Password: "set by an operator once"}
+	_, err := c.signet(p.Password+"\n", "user", "create", name, "--email", name+"@people.example", "--password-stdin")
+	return p, err
+}
+
+// start starts everything and returns when the balancer sends requests to each
+// replica and the API has seen the issuer.
+func (c *cluster) start() (err error) {
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, c.stop())
+		}
+	}()
+	for _, r := range c.replicas {
+		if err := r.launch(); err != nil {
+			return err
+		}
+	}
+	if c.balancer, err = c.run("haproxy", c.balancer.cmd, nil); err != nil {
+		return err
+	}
+	for _, r := range c.replicas {
+		if err := r.balanced(); err != nil {
+			return err
+		}
+	}
+	var address string
+	if c.api, err = c.run("orders", c.api.cmd, listening(&address)); err != nil {
+		return err
+	}
+	return await("the API is ready", func() bool { return c.ask(c.apiURL+"/readyz") == http.StatusOK })
+}
+
+// stop ends everything that runs, at once.
+func (c *cluster) stop() error {
+	var errs []error
+	processes := []*process{c.api, c.balancer}
+	for _, r := range c.replicas {
+		processes = append(processes, r.process)
+	}
+	for _, p := range processes {
+		if p != nil && p.ended != nil {
+			errs = append(errs, p.end(syscall.SIGINT))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// launch starts a provider in the replica's place and waits until it answers.
+func (r *replica) launch() error {
+	c := r.cluster
+	cmd := exec.Command(c.binary, "serve", "--listen", r.Address, "--admin-listen", "127.0.0.1:0",
+		"--trusted-proxy", "127.0.0.1/32", "--drain", c.drain.String())
+	cmd.Env = c.env
+	began := time.Now()
+	var address string
+	p, err := c.run(r.Name, cmd, listening(&address))
+	if err != nil {
+		return err
+	}
+	r.process, r.born = p, time.Since(began)
+	return nil
+}
+
+// balanced waits until the balancer sends requests to the replica.
+func (r *replica) balanced() error {
+	seen := false
+	via := r.cluster.via(r.cluster.lanes[0], func(_ *http.Request, _ *http.Response, name string) { seen = seen || name == r.Name })
+	return await("requests reach "+r.Name, func() bool {
+		if !r.up() || !r.cluster.balancer.up() {
+			return true // and is told below
+		}
+		_, _ = people.Send(via, http.MethodGet, r.cluster.issuer+"/livez", nil) // not always answered yet
+		return seen
+	})
+}
+
+// roll replaces the process of a replica as an operator does, and returns when
+// the balancer uses the next one.
+func (r *replica) roll() error {
+	if err := r.end(syscall.SIGTERM); err != nil {
+		return err
+	}
+	if err := r.launch(); err != nil {
+		return err
+	}
+	return r.balanced()
+}
+
+// ask returns the status with which an address answers, 0 for none.
+func (c *cluster) ask(address string) int {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+	if err != nil {
+		return 0
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0
+	}
+	defer res.Body.Close()
+	return res.StatusCode
+}
+
+// await waits until something comes true.
+func await(what string, ok func() bool) error {
+	for began := time.Now(); !ok(); time.Sleep(10 * time.Millisecond) {
+		if time.Since(began) > patience {
+			return fmt.Errorf("not within %s: %s", patience, what)
+		}
+	}
+	return nil
+}
+
+// passage carries requests for the issuer through a lane.
+type passage struct {
+	*http.Transport
+	note func(req *http.Request, res *http.Response, replica string) // nil: nobody wants to know
+}
+
+// via returns a transport that carries requests for the issuer through a lane,
+// and tells of each answer which replica gave it. An answer that the balancer
+// made itself becomes an error: no replica has answered.
+func (c *cluster) via(l *lane, note func(*http.Request, *http.Response, string)) passage {
+	dial := func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, network, l.Bind)
+	}
+	return passage{&http.Transport{DialContext: dial, MaxIdleConnsPerHost: 64, IdleConnTimeout: 5 * time.Second}, note}
+}
+
+// errLost says that the replica went away before it answered.
+var errLost = errors.New("the replica went away")
+
+// RoundTrip implements http.RoundTripper.
+func (p passage) RoundTrip(req *http.Request) (*http.Response, error) {
+	res, err := p.Transport.RoundTrip(req)
+	if err != nil {
+		return nil, err
+	}
+	name := res.Header.Get(servedBy)
+	if name == "" {
+		res.Body.Close()
+		if res.StatusCode == http.StatusServiceUnavailable {
+			return nil, fmt.Errorf("no replica is up: %w", siege.ErrNotSent)
+		}
+		return nil, fmt.Errorf("%w: %s", errLost, res.Status)
+	}
+	if p.note != nil {
+		p.note(req, res, name)
+	}
+	return res, nil
+}
