@@ -50,6 +50,8 @@ type deployment struct {
 	env    []string // of every process
 	args   []string // of every server
 
+	// noted is told of each answer that a client got, and when it had asked.
+	noted     func(asked time.Time, res *http.Response)
 	addresses map[string]*http.Transport // connections to servers, by their address
 	started   atomic.Int32
 
@@ -70,6 +72,15 @@ func faulty(d *deployment) {
 	var err error
 	if d.binary, err = withTag(); err != nil {
 		d.t.Fatal(err)
+	}
+}
+
+// over makes a deployment one over a PostgreSQL of the test's own, which it has
+// to migrate.
+func over(address string) func(*deployment) {
+	return func(d *deployment) {
+		d.engine = onPostgres
+		d.env = append(d.env, "SIGNET_DATABASE="+address)
 	}
 }
 
@@ -378,7 +389,11 @@ func (r route) RoundTrip(req *http.Request) (*http.Response, error) {
 	if sent.Header.Get("X-Forwarded-For") == "" {
 		sent.Header.Set("X-Forwarded-For", someAddress())
 	}
+	asked := time.Now()
 	res, err := transport.RoundTrip(sent)
+	if res != nil && d.noted != nil {
+		d.noted(asked, res)
+	}
 	if errors.Is(err, syscall.ECONNREFUSED) {
 		err = fmt.Errorf("%w: %w", errDown, err)
 	}

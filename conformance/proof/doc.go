@@ -24,6 +24,7 @@
 //	deployment_test.go  a database and the servers over it
 //	browser_test.go     people at browsers, of conformance/internal/people
 //	app_test.go         apps that are registered
+//	database_test.go    PostgreSQL restarts and fails over
 //	failpoint_test.go   where a server may die; crash_test.go: under load, judged
 //	                    by what the clients of conformance/internal/siege noted
 //	revocation_test.go  how soon, and for how long, resource servers know

@@ -94,9 +94,7 @@ func TestRevocationsWhilePostgresRestarts(t *testing.T) {
 	server, err := storagetest.StartServer(storagetest.ServerOptions{})
 	must(t, err)
 	t.Cleanup(func() { must(t, server.Close()) })
-	d := newDeployment(t, onSQLite, func(d *deployment) {
-		d.env = append(d.env, "SIGNET_DATABASE="+server.URL("postgres"))
-	})
+	d := newDeployment(t, onSQLite, over(server.URL("postgres")))
 	d.signet("", "migrate", "up")
 	replicas := d.start(2)
 	nightly, f := d.service("nightly"), d.fleet(1)
