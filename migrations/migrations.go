@@ -43,11 +43,23 @@ type State struct {
 	Pending []string // file names, in the order in which Up applies them
 }
 
-// Applied is one migration that Up has applied.
-type Applied struct {
+// Progress is what Up tells of one migration, as soon as it knows.
+type Progress struct {
 	Name     string
-	Duration time.Duration
+	State    ProgressState
+	Duration time.Duration // once it is Applied
 }
+
+// ProgressState is how far a migration is.
+type ProgressState string
+
+// A migration is Begun, may be Waiting for a lock that a transaction of
+// somebody else's holds, any number of times, and is Applied in the end.
+const (
+	Begun   ProgressState = "begun"
+	Waiting ProgressState = "waiting"
+	Applied ProgressState = "applied"
+)
 
 // Status reads how far the schema is and changes nothing. The error wraps
 // ErrNewer, beside a complete State, when the database is ahead of this program.
@@ -59,11 +71,12 @@ func Status(ctx context.Context, db *sql.DB, engine Engine) (State, error) {
 	return m.status(ctx)
 }
 
-// Up applies what is pending, each migration in a transaction of its own, and
-// calls progress, unless it is nil, after each. Any number of processes may
-// call it at once: each migration is applied by one of them. ErrNewer when the
-// database is ahead of this program, which then changes nothing.
-func Up(ctx context.Context, db *sql.DB, engine Engine, progress func(Applied)) error {
+// Up applies what is pending, one migration after the other, and tells progress,
+// unless it is nil. Any number of processes may call it at once: each migration
+// is applied by one of them. A migration that does not get a lock soon is tried
+// again until ctx ends, so that requests do not have to wait behind it. ErrNewer
+// when the database is ahead of this program, which then changes nothing.
+func Up(ctx context.Context, db *sql.DB, engine Engine, progress func(Progress)) error {
 	m, err := open(db, engine)
 	if err != nil {
 		return err
@@ -71,19 +84,34 @@ func Up(ctx context.Context, db *sql.DB, engine Engine, progress func(Applied)) 
 	return m.up(ctx, progress)
 }
 
-func (m *migrator) up(ctx context.Context, progress func(Applied)) error {
+func (m *migrator) up(ctx context.Context, progress func(Progress)) error {
+	if progress == nil {
+		progress = func(Progress) {}
+	}
+	var begun int64
 	for {
 		before, err := m.status(ctx)
 		if err != nil || len(before.Pending) == 0 {
 			return err
+		}
+		name := before.Pending[0]
+		if begun <= before.Current {
+			begun = before.Current + 1
+			progress(Progress{Name: name, State: Begun})
 		}
 		result, err := m.provider.UpByOne(ctx)
 		switch {
 		case errors.Is(err, goose.ErrNoNextVersion):
 			return nil
 		case err == nil:
-			if progress != nil {
-				progress(Applied{path.Base(result.Source.Path), result.Duration})
+			progress(Progress{path.Base(result.Source.Path), Applied, result.Duration})
+			continue
+		case lockTimedOut(err):
+			progress(Progress{Name: name, State: Waiting})
+			select {
+			case <-ctx.Done():
+				return fmt.Errorf("migrate: %w", ctx.Err())
+			case <-time.After(time.Second): // for those who queued up behind it
 			}
 			continue
 		}
@@ -94,6 +122,12 @@ func (m *migrator) up(ctx context.Context, progress func(Applied)) error {
 			return fmt.Errorf("migrate to version %d: %w", before.Target, err)
 		}
 	}
+}
+
+// lockTimedOut says that PostgreSQL's lock_timeout has passed.
+func lockTimedOut(err error) bool {
+	var e interface{ SQLState() string }
+	return errors.As(err, &e) && e.SQLState() == "55P03" // lock_not_available
 }
 
 // migrator is a database seen through its migrations.

@@ -63,7 +63,12 @@ func TestUp(t *testing.T) {
 			t.Errorf("asking for the status made %v", tables)
 		}
 		var applied []string
-		progress := func(a migrations.Applied) { applied = append(applied, a.Name) }
+		var told []migrations.ProgressState
+		progress := func(p migrations.Progress) {
+			if told = append(told, p.State); p.State == migrations.Applied {
+				applied = append(applied, p.Name)
+			}
+		}
 		for range 2 { // the second time there is nothing to do
 			if err := migrations.Up(t.Context(), db, engine, progress); err != nil {
 				t.Fatal(err)
@@ -71,6 +76,9 @@ func TestUp(t *testing.T) {
 		}
 		if !slices.Equal(applied, before.Pending) {
 			t.Errorf("applied %v, want %v", applied, before.Pending)
+		}
+		if want := slices.Repeat([]migrations.ProgressState{migrations.Begun, migrations.Applied}, len(applied)); !slices.Equal(told, want) {
+			t.Errorf("told %v, want %v", told, want)
 		}
 		after, err := migrations.Status(t.Context(), db, engine)
 		if err != nil || after.Current != after.Target || after.Current != before.Target || len(after.Pending) != 0 {
@@ -113,7 +121,7 @@ func TestNewer(t *testing.T) {
 func TestTogether(t *testing.T) {
 	if engine := migrations.Engine(os.Getenv("SIGNET_TEST_ENGINE")); engine != "" { // one of the processes
 		db := open(t, engine, os.Getenv("SIGNET_TEST_DATABASE"))
-		if err := migrations.Up(t.Context(), db, engine, func(a migrations.Applied) { fmt.Println("applied", a.Name) }); err != nil {
+		if err := migrations.Up(t.Context(), db, engine, func(p migrations.Progress) { fmt.Println(p.State, p.Name) }); err != nil {
 			t.Fatal(err)
 		}
 		return
@@ -135,7 +143,11 @@ func TestTogether(t *testing.T) {
 		for range 4 {
 			db := open(t, engine, address)
 			running.Go(func() {
-				if err := migrations.Up(t.Context(), db, engine, func(a migrations.Applied) { record(a.Name) }); err != nil {
+				if err := migrations.Up(t.Context(), db, engine, func(p migrations.Progress) {
+					if p.State == migrations.Applied {
+						record(p.Name)
+					}
+				}); err != nil {
 					t.Error(err)
 				}
 			})
@@ -206,10 +218,10 @@ func schema(t *testing.T, engine migrations.Engine, db *sql.DB) []string {
 	}
 	if engine == migrations.Postgres {
 		queries = []string{
-			`SELECT 'column ' || c.relname || '.' || (a.attnum - 1) || ' ' || a.attname || ' ' || format_type(a.atttypid, a.atttypmod)
+			`SELECT 'column ' || c.relname || '.' || (row_number() OVER (PARTITION BY c.oid ORDER BY a.attnum) - 1) || ' ' || a.attname || ' ' || format_type(a.atttypid, a.atttypmod)
 				|| CASE WHEN a.attnotnull THEN ' not null' ELSE '' END
 			FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid
-			WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind = 'r' AND a.attnum > 0 AND c.relname NOT LIKE 'goose%'`,
+			WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped AND c.relname NOT LIKE 'goose%'`,
 			`SELECT 'index on ' || c.relname || CASE WHEN i.indisunique THEN ' unique' ELSE '' END || CASE WHEN i.indpred IS NOT NULL THEN ' partial' ELSE '' END || ' ('
 				|| (SELECT string_agg(a.attname, ', ' ORDER BY k.n) FROM unnest(i.indkey) WITH ORDINALITY AS k(num, n)
 					JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = k.num) || ')'

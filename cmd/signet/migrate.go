@@ -136,8 +136,15 @@ func openSchema(u databaseURL) (*schema, error) {
 func (s *schema) Close() { _ = s.db.Close() }
 
 func (s *schema) up(ctx context.Context, log *slog.Logger) error {
-	err := migrations.Up(ctx, s.db, s.engine, func(m migrations.Applied) {
-		log.Info("migrated", "name", m.Name, "duration", m.Duration)
+	err := migrations.Up(ctx, s.db, s.engine, func(m migrations.Progress) {
+		switch m.State {
+		case migrations.Begun:
+			log.Info("migrating", "name", m.Name)
+		case migrations.Waiting:
+			log.Warn("the migration waits for a transaction that holds a table it changes", "name", m.Name)
+		case migrations.Applied:
+			log.Info("migrated", "name", m.Name, "duration", m.Duration)
+		}
 	})
 	if err != nil {
 		return fmt.Errorf("schema: %w", s.unavailable(err))

@@ -71,14 +71,23 @@ func Open(ctx context.Context, url string, opts Options) (*Store, error) {
 	return s, nil
 }
 
-// DB opens the database for the migrations, without time limits. The caller
-// closes it.
+// migrationLockTimeout is how long a migration waits for a lock. Requests queue
+// up behind it meanwhile, though they would get on with who holds the lock.
+const migrationLockTimeout = time.Second
+
+// DB opens the database for the migrations, without time limits but one: a
+// statement that does not get its lock within a second fails. The caller closes it.
 func DB(url string) (*sql.DB, error) {
 	cfg, err := connConfig(url)
 	if err != nil {
 		return nil, err
 	}
-	return stdlib.OpenDB(*cfg), nil
+	// Whenever a connection is taken, because a migration may have changed it.
+	limit := stdlib.OptionResetSession(func(ctx context.Context, conn *pgx.Conn) error {
+		_, err := conn.Exec(ctx, fmt.Sprintf(`SET lock_timeout = %d`, migrationLockTimeout.Milliseconds()))
+		return err
+	})
+	return stdlib.OpenDB(*cfg, limit), nil
 }
 
 // Unavailable wraps err in storage.ErrUnavailable when that is what it means.
