@@ -72,6 +72,7 @@ const (
 	eventClientDeleted       = "client.deleted"
 	eventClientRevoked       = "client.tokens_revoked"
 	eventClientSecretRotated = "client.secret_rotated"
+	eventInitialToken        = "client.initial_access_token_created"
 	eventResourceCreated     = "resource.created"
 	eventResourceUpdated     = "resource.updated"
 	eventResourceDeleted     = "resource.deleted"
@@ -244,6 +245,8 @@ func (tx change) audit(ctx context.Context, event, userID, clientID string, deta
 		UserID:   userID,
 		ClientID: clientID,
 	}
+	o := originOf(ctx) // none for an operator's command
+	e.Address, e.RequestID = o.Address, o.RequestID
 	if len(detail) > 0 {
 		b, err := json.Marshal(detail)
 		if err != nil {

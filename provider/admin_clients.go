@@ -67,6 +67,11 @@ func (a *Admin) Client(ctx context.Context, id string) (storage.Client, error) {
 // URIs. The secret is returned for clients that authenticate with one, this
 // once; only its keyed hash is stored.
 func (a *Admin) CreateClient(ctx context.Context, c storage.Client) (created storage.Client, secret string, err error) {
+	return a.createClient(ctx, c, func(context.Context, change) error { return nil })
+}
+
+// createClient is CreateClient if admit, in the same transaction, lets it.
+func (a *Admin) createClient(ctx context.Context, c storage.Client, admit func(context.Context, change) error) (created storage.Client, secret string, err error) {
 	if c.ID == "" {
 		c.ID = randomReadable(3, 4)
 	}
@@ -87,6 +92,9 @@ func (a *Admin) CreateClient(ctx context.Context, c storage.Client) (created sto
 		secret, c.Secrets = plain, []storage.ClientSecret{hashed}
 	}
 	err = a.update(ctx, func(ctx context.Context, tx change) error {
+		if err := admit(ctx, tx); err != nil {
+			return err
+		}
 		if err := checkClient(ctx, tx, c); err != nil {
 			return err
 		}
@@ -110,6 +118,14 @@ func (a *Admin) CreateClient(ctx context.Context, c storage.Client) (created sto
 // loses its secrets. What is taken from a client is gone from its next token
 // on; a lost role is also refused in tokens that are out.
 func (a *Admin) UpdateClient(ctx context.Context, id string, alter func(*storage.Client)) (storage.Client, error) {
+	return a.updateClient(ctx, id, func(c *storage.Client) error {
+		alter(c)
+		return nil
+	})
+}
+
+// updateClient is UpdateClient unless alter returns an error.
+func (a *Admin) updateClient(ctx context.Context, id string, alter func(*storage.Client) error) (storage.Client, error) {
 	var updated storage.Client
 	err := a.update(ctx, func(ctx context.Context, tx change) error {
 		before, err := tx.Client(ctx, id)
@@ -117,7 +133,9 @@ func (a *Admin) UpdateClient(ctx context.Context, id string, alter func(*storage
 			return object("client", id, err)
 		}
 		c := before
-		alter(&c)
+		if err := alter(&c); err != nil {
+			return err
+		}
 		c.ID, c.Origin, c.Enabled, c.Secrets, c.CreatedAt = before.ID, before.Origin, before.Enabled, before.Secrets, before.CreatedAt
 		c.UpdatedAt = later(before.UpdatedAt, tx.now)
 		tidyClient(&c)

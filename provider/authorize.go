@@ -382,6 +382,8 @@ func (p *Provider) judgeParameters(a *Authorization) error {
 			return invalidRequest("max_age is a number of seconds, from 0.")
 		}
 		q.maxAge = time.Duration(seconds) * time.Second
+	} else if age := c.extra.DefaultMaxAge; age != nil { // OIDC Registration §2
+		q.maxAge = time.Duration(*age) * time.Second
 	}
 	if len(form.Get("login_hint")) > 320 { // an e-mail address, at most
 		return invalidRequest("login_hint is longer than 320 bytes.")

@@ -60,6 +60,10 @@ func etagMatches(header, etag string) bool {
 // metadata is the document of RFC 8414 §2 and OpenID Connect Discovery §3. It
 // names only what works today.
 func (p *Provider) newMetadata() *document {
+	registration := ""
+	if p.registration.on() {
+		registration = p.issuer.Endpoint(PathRegistration)
+	}
 	body, err := json.Marshal(struct {
 		Issuer                                     string   `json:"issuer"`
 		AuthorizationEndpoint                      string   `json:"authorization_endpoint"`
@@ -71,6 +75,7 @@ func (p *Provider) newMetadata() *document {
 		RevocationEndpoint                         string   `json:"revocation_endpoint"`
 		PushedEndpoint                             string   `json:"pushed_authorization_request_endpoint"`
 		RequirePushed                              bool     `json:"require_pushed_authorization_requests"`
+		RegistrationEndpoint                       string   `json:"registration_endpoint,omitempty"`
 		RevocationFeedEndpoint                     string   `json:"revocation_feed_endpoint"` // ours, for the package verify
 		ScopesSupported                            []string `json:"scopes_supported"`
 		ResponseTypesSupported                     []string `json:"response_types_supported"`
@@ -104,6 +109,7 @@ func (p *Provider) newMetadata() *document {
 		IntrospectionEndpoint:                      p.issuer.Endpoint(PathIntrospection),
 		RevocationEndpoint:                         p.issuer.Endpoint(PathRevocation),
 		PushedEndpoint:                             p.issuer.Endpoint(PathPushed),
+		RegistrationEndpoint:                       registration,
 		RevocationFeedEndpoint:                     p.issuer.Endpoint(PathFeed),
 		ScopesSupported:                            oidcScopes,
 		ResponseTypesSupported:                     []string{"code"},

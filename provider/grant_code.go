@@ -39,6 +39,7 @@ type approval struct {
 	asked    bool              // the person was asked
 	host     string            // where the answer goes, in the words of the page
 	pushed   string            // the request_uri it began with, or ""
+	touch    bool              // the client goes when it is not used
 }
 
 func (a *approval) Clone() fosite.Session {
@@ -75,6 +76,7 @@ func (p *Provider) issueCode(ctx context.Context, a *Authorization, s *SignedIn,
 		asked:    !silent,
 		host:     redirectHost(q.redirectURI),
 		pushed:   a.pushed,
+		touch:    q.client.Origin == originRegistration,
 	}
 	if q.view.listsStatus(pl.resources) {
 		index, err := p.statusIndexes.take(ctx)
@@ -112,6 +114,9 @@ func (h *authorizationCode) HandleAuthorizeEndpointRequest(ctx context.Context, 
 	return nil
 }
 
+// clientUseUnit is how exactly the last use of a client is known.
+const clientUseUnit = 24 * time.Hour
+
 // createGrant writes the grant and the consent it rests on, in one
 // transaction that sees the person still signed in. A grant that is there
 // already is returned as it is, if it was made by this same approval and its
@@ -132,6 +137,11 @@ func (p *Provider) createGrant(ctx context.Context, ap *approval) (storage.Grant
 		}
 		if err := p.usePushed(ctx, tx, ap.pushed, g); err != nil {
 			return err
+		}
+		if ap.touch {
+			if err := tx.TouchClient(ctx, g.ClientID, g.CreatedAt, g.CreatedAt.Add(-clientUseUnit)); err != nil {
+				return err
+			}
 		}
 		if !ap.asked {
 			return nil

@@ -17,6 +17,7 @@ const (
 	PathIntrospection = "/introspect"
 	PathRevocation    = "/revoke"
 	PathPushed        = "/par"
+	PathRegistration  = "/register"
 	PathJWKS          = "/jwks"
 	PathFeed          = "/revocations" // what verifiers follow
 	PathFeedSnapshot  = PathFeed + "/snapshot"

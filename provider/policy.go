@@ -67,6 +67,13 @@ type Policy struct {
 	// PruneEvery is how often expired rows are looked for.
 	PruneEvery time.Duration
 
+	// RegisteredNeverUsed is how long a client that registered itself is kept
+	// while nobody has signed in with it, RegisteredUnused how long after
+	// somebody last did. MaxRegistered bounds how many there may be.
+	RegisteredNeverUsed time.Duration
+	RegisteredUnused    time.Duration
+	MaxRegistered       int
+
 	// MaxScopes and MaxScopeBytes bound the scope parameter before it is read.
 	MaxScopes     int
 	MaxScopeBytes int
@@ -123,6 +130,9 @@ func DefaultPolicy() Policy {
 		JWKSMaxAge:             15 * time.Minute,
 		KeysEvery:              time.Minute,
 		PruneEvery:             time.Minute,
+		RegisteredNeverUsed:    24 * time.Hour,
+		RegisteredUnused:       90 * 24 * time.Hour,
+		MaxRegistered:          10_000,
 		MaxScopes:              50,
 		MaxScopeBytes:          2 << 10,
 		MaxAuthorizeBytes:      8 << 10,

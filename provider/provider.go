@@ -19,7 +19,7 @@ import (
 	"github.com/signet-oidc/signet/storage"
 )
 
-// Config is what a Provider is made of. All fields but Schedule and FeedScope
+// Config is what a Provider is made of. All fields but Schedule, FeedScope and Registration
 // are required.
 type Config struct {
 	Issuer Issuer
@@ -34,28 +34,35 @@ type Config struct {
 	// FeedScope is what an access token needs to read the revocation feed; ""
 	// leaves it open to anybody.
 	FeedScope string
-	Outbound  *Outbound
-	Metrics   prometheus.Registerer
-	Log       *slog.Logger
-	Now       func() time.Time
+	// Registration lets clients register themselves; the zero value does not.
+	Registration Registration
+	Outbound     *Outbound
+	Metrics      prometheus.Registerer
+	Log          *slog.Logger
+	Now          func() time.Time
 }
 
 // Provider answers the protocol endpoints of one issuer. It is safe for
 // concurrent use, and holds nothing another replica would need.
 type Provider struct {
-	issuer     Issuer
-	store      storage.Store
-	policy     Policy
-	log        *slog.Logger
-	now        func() time.Time
-	fosite     *fosite.Fosite
-	registry   *registry
-	keeper     *keys.Keeper
-	clock      *clock
-	entries    entries
-	throttle   *throttle
-	pushes     *throttle // pushed requests of public clients
-	fetches    *throttle // of request objects
+	issuer   Issuer
+	store    storage.Store
+	policy   Policy
+	log      *slog.Logger
+	now      func() time.Time
+	fosite   *fosite.Fosite
+	registry *registry
+	keeper   *keys.Keeper
+	clock    *clock
+	entries  entries
+	throttle *throttle
+	pushes   *throttle // pushed requests of public clients
+	fetches  *throttle // of request objects
+
+	registration  Registration
+	registrar     *Admin // who acts for clients that register themselves
+	registrations *throttle
+
 	outbound   *Outbound
 	hashing    *hashGate
 	remoteKeys *remoteKeys
@@ -83,16 +90,20 @@ func New(ctx context.Context, cfg Config) (*Provider, error) {
 		return nil, fmt.Errorf("keys: %w", err)
 	}
 	p := &Provider{
-		issuer:     cfg.Issuer,
-		store:      cfg.Store,
-		policy:     cfg.Policy,
-		log:        cfg.Log,
-		now:        cfg.Now,
-		clock:      &clock{store: cfg.Store, policy: cfg.Policy, now: cfg.Now, log: cfg.Log},
-		throttle:   newThrottle(limit{burst: 20, perSecond: 0.2}, limit{burst: 200, perSecond: 5}),
-		pushes:     newThrottle(limit{burst: 60, perSecond: 1}, limit{burst: 300, perSecond: 5}),
-		fetches:    newThrottle(limit{burst: 20, perSecond: 1}, limit{burst: 50, perSecond: 10}),
-		outbound:   cfg.Outbound,
+		issuer:   cfg.Issuer,
+		store:    cfg.Store,
+		policy:   cfg.Policy,
+		log:      cfg.Log,
+		now:      cfg.Now,
+		clock:    &clock{store: cfg.Store, policy: cfg.Policy, now: cfg.Now, log: cfg.Log},
+		throttle: newThrottle(limit{burst: 20, perSecond: 0.2}, limit{burst: 200, perSecond: 5}),
+		pushes:   newThrottle(limit{burst: 60, perSecond: 1}, limit{burst: 300, perSecond: 5}),
+		fetches:  newThrottle(limit{burst: 20, perSecond: 1}, limit{burst: 50, perSecond: 10}),
+		outbound: cfg.Outbound,
+
+		registration:  cfg.Registration,
+		registrations: newThrottle(limit{burst: 20, perSecond: 1. / 30}, limit{burst: 20, perSecond: 1. / 30}),
+
 		hashing:    newHashGate(cfg.Policy.PasswordHashes, cfg.Policy.PasswordQueue),
 		remoteKeys: newRemoteKeys(cfg.Outbound, cfg.Policy.CachedClients),
 		tokens:     newCache[[sha256.Size]byte, *issued](cfg.Policy.CachedTokens),
@@ -110,6 +121,16 @@ func New(ctx context.Context, cfg Config) (*Provider, error) {
 		return nil, fmt.Errorf("keys: %w", err)
 	}
 	p.registry = &registry{store: cfg.Store, sealer: cfg.Sealer, clock: p.clock, policy: cfg.Policy, now: cfg.Now, log: cfg.Log}
+	p.registrar = NewAdmin(AdminConfig{
+		Store: cfg.Store, Policy: cfg.Policy, Now: p.sharedNow, Actor: originRegistration, Issuer: cfg.Issuer.String(),
+		Ring: func(ctx context.Context) (*keys.Ring, error) {
+			v, err := p.registry.view(ctx)
+			if err != nil {
+				return nil, err
+			}
+			return v.ring, nil
+		},
+	})
 	if err := p.claimIssuer(ctx); err != nil {
 		return nil, err
 	}
@@ -245,6 +266,9 @@ func (p *Provider) prune(ctx context.Context) {
 				}
 				break
 			}
+		}
+		if err := p.removeUnused(ctx); err != nil && ctx.Err() == nil {
+			p.log.Warn("unused clients were not removed; the next round tries again", "cause", err.Error())
 		}
 	}
 }

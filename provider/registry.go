@@ -236,7 +236,11 @@ func (r *registry) settled(ctx context.Context, id string) (view, *client, error
 		if err != nil {
 			return view{}, nil, err
 		}
-		last := later(c.UpdatedAt.Add(revocation.EpochAhead), v.epoch.at)
+		last := v.epoch.at
+		// A client that registered itself got an identifier nobody had before.
+		if c.Origin != originRegistration || !c.UpdatedAt.Equal(c.CreatedAt) {
+			last = later(c.UpdatedAt.Add(revocation.EpochAhead), last)
+		}
 		if v.asOf.Truncate(time.Second).After(last.Truncate(time.Second)) {
 			return v, c, nil
 		}

@@ -100,6 +100,13 @@ type Reader interface {
 	// Clients lists clients by id, with secrets and roles.
 	Clients(ctx context.Context, page Page) ([]Client, error)
 
+	// CountClients returns how many clients have this Origin.
+	CountClients(ctx context.Context, origin string) (int64, error)
+	// UnusedClients returns the ids of up to limit clients of this Origin that
+	// have redirect URIs but no live grant, and were either never used and
+	// registered at or before never, or used last at or before last.
+	UnusedClients(ctx context.Context, origin string, never, last time.Time, limit int) ([]string, error)
+
 	// Resource returns the resource with its scopes and introspectors, or ErrNotFound.
 	Resource(ctx context.Context, uri string) (Resource, error)
 	// Resources lists resources by URI, with scopes and introspectors.
@@ -203,6 +210,9 @@ type Tx interface {
 	// UpdateClient writes every column of the client's own row except
 	// CreatedAt and LastUsedAt; secrets and roles are left alone. ErrNotFound.
 	UpdateClient(ctx context.Context, c Client) error
+	// TouchClient notes that the client was used, unless it was used after
+	// unless. It leaves the registry as it is. An unknown id changes nothing.
+	TouchClient(ctx context.Context, id string, at, unless time.Time) error
 	// DeleteClient removes the client with its secrets, roles, consents and
 	// introspection rights. ErrNotFound.
 	DeleteClient(ctx context.Context, id string) error

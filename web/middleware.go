@@ -210,21 +210,26 @@ func (s *Server) headers(next http.Handler) http.Handler {
 
 // cors lets scripts of any site call endpoints that no cookie matters to:
 // "*", and never with credentials.
-func cors(next http.Handler) http.Handler {
+func cors(next http.Handler) http.Handler { return corsOf("GET, POST")(next) }
+
+// corsOf is cors for other methods.
+func corsOf(methods string) func(http.Handler) http.Handler {
 	anybody := http.Header{
 		"Access-Control-Allow-Origin":   {"*"},
 		"Access-Control-Expose-Headers": {"WWW-Authenticate, Retry-After, " + provider.RequestIDHeader},
 	}
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		h := w.Header()
-		maps.Copy(h, anybody)
-		if r.Method == http.MethodOptions && r.Header.Get("Access-Control-Request-Method") != "" {
-			h.Set("Access-Control-Allow-Methods", "GET, POST")
-			h.Set("Access-Control-Allow-Headers", "Authorization, Content-Type")
-			h.Set("Access-Control-Max-Age", "7200")
-			w.WriteHeader(http.StatusNoContent)
-			return
-		}
-		next.ServeHTTP(w, r)
-	})
+	return func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			h := w.Header()
+			maps.Copy(h, anybody)
+			if r.Method == http.MethodOptions && r.Header.Get("Access-Control-Request-Method") != "" {
+				h.Set("Access-Control-Allow-Methods", methods)
+				h.Set("Access-Control-Allow-Headers", "Authorization, Content-Type")
+				h.Set("Access-Control-Max-Age", "7200")
+				w.WriteHeader(http.StatusNoContent)
+				return
+			}
+			next.ServeHTTP(w, r)
+		})
+	}
 }

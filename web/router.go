@@ -50,6 +50,11 @@ func (s *Server) Public() http.Handler {
 		r.HandleFunc(base+provider.PathLogout, s.logout)
 
 		// Open to any site, because no cookie matters to them.
+		if s.provider.Registers() {
+			register := r.With(corsOf("GET, POST, PUT, DELETE"))
+			register.HandleFunc(base+provider.PathRegistration, p.Register)
+			register.HandleFunc(base+provider.PathRegistration+"/{id}", p.Manage)
+		}
 		r = r.With(cors)
 		r.HandleFunc(base+provider.PathToken, p.Token)
 		r.HandleFunc(base+provider.PathPushed, p.PushAuthorization)

@@ -61,6 +61,7 @@ type site struct {
 type options struct {
 	path      string // the issuer's path
 	feedScope string
+	register  provider.Registration
 	now       func() time.Time
 	policy    func(*provider.Policy)
 	proxies   []netip.Prefix
@@ -255,7 +256,7 @@ func newSite(t testing.TB, store storage.Store, o options) *site {
 	log := slog.New(slog.NewJSONHandler(sink, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	p, err := provider.New(t.Context(), provider.Config{
 		Issuer: issuer, Store: store, Sealer: sealer, Algorithms: o.algs, Policy: policy,
-		Outbound: provider.NewOutbound(o.allow), FeedScope: o.feedScope, Metrics: s.metrics, Log: log, Now: o.now,
+		Outbound: provider.NewOutbound(o.allow), FeedScope: o.feedScope, Registration: o.register, Metrics: s.metrics, Log: log, Now: o.now,
 	})
 	if err != nil {
 		t.Fatal(err)

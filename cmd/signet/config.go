@@ -44,6 +44,8 @@ type serveFlags struct {
 	TrustedProxy        []string `placeholder:"CIDR" help:"Address of a proxy whose X-Forwarded-For is believed, as 10.0.0.5/32; may repeat. Never the network that clients are in: whoever is trusted chooses the address that logs and limits go by."`
 	OutboundAllow       []string `placeholder:"CIDR" help:"Private network that clients' keys may be fetched from; may repeat."`
 	RevocationFeedScope string   `placeholder:"SCOPE" help:"Scope an access token needs to follow the revocation feed. Without it anybody may: it holds hashes."`
+	Registration        string   `default:"off" placeholder:"MODE" help:"Who may register clients at /register (RFC 7591): off (default), token for who has an initial access token, open for anybody."`
+	RegistrationScope   []string `placeholder:"SCOPE" help:"Scope of a resource that clients which register themselves may ask for, beside those of OpenID Connect; may repeat."`
 	Migrate             bool     `help:"Bring a PostgreSQL schema up to date first. SQLite's always is."`
 	LogLevel            string   `default:"info" placeholder:"LEVEL" help:"What to log: debug, info, warn or error (${default}). debug adds requests that only fetch what is the same for everybody."`
 	Drain               string   `default:"15s" placeholder:"DUR" help:"How long requests under way may take after TERM (${default})."`
@@ -61,7 +63,8 @@ type Config struct {
 	TrustedProxies []netip.Prefix
 	OutboundAllow  []netip.Prefix
 	FeedScope      string // "": the revocation feed is open
-	Migrate        bool   // also on PostgreSQL
+	Registration   provider.Registration
+	Migrate        bool // also on PostgreSQL
 	LogLevel       slog.Level
 	Drain          time.Duration
 }
@@ -121,6 +124,17 @@ func (f serveFlags) validate(a *app) (Config, error) {
 	c.OutboundAllow = parsePrefixes("--outbound-allow", f.OutboundAllow, bad)
 	if c.FeedScope != "" && !provider.ValidScope(c.FeedScope) {
 		bad("--revocation-feed-scope", fmt.Sprintf("%q is not a scope", c.FeedScope), "write one word, as revocations:read")
+	}
+	c.Registration = provider.Registration{Mode: provider.RegistrationMode(f.Registration), Scopes: f.RegistrationScope}
+	switch c.Registration.Mode {
+	case provider.RegistrationOff, provider.RegistrationToken, provider.RegistrationOpen:
+	default:
+		bad("--registration", fmt.Sprintf("%q is no mode", f.Registration), "choose off, token or open")
+	}
+	for _, s := range f.RegistrationScope {
+		if !provider.ValidScope(s) {
+			bad("--registration-scope", fmt.Sprintf("%q is not a scope", s), "write one word, as orders:read, and repeat the flag for more")
+		}
 	}
 	if err := c.LogLevel.UnmarshalText([]byte(f.LogLevel)); err != nil {
 		bad("--log-level", fmt.Sprintf("%q is no level", f.LogLevel), "choose debug, info, warn or error")

@@ -150,9 +150,9 @@ func (a *app) start(ctx context.Context, cfg Config) (_ *running, err error) {
 	now := func() time.Time { return time.Now().UTC() }
 	p, err := provider.New(ctx, provider.Config{
 		Issuer: cfg.Issuer, Store: s.store, Sealer: sealer, Algorithms: keys.Algorithms(), Policy: policy, Schedule: schedule,
-		FeedScope: cfg.FeedScope,
-		Outbound:  provider.NewOutbound(cfg.OutboundAllow),
-		Metrics:   registry, Log: a.log, Now: now,
+		FeedScope: cfg.FeedScope, Registration: cfg.Registration,
+		Outbound: provider.NewOutbound(cfg.OutboundAllow),
+		Metrics:  registry, Log: a.log, Now: now,
 	})
 	if err != nil {
 		return nil, err

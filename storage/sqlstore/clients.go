@@ -79,6 +79,29 @@ func (r *Reader) Clients(ctx context.Context, page storage.Page) ([]storage.Clie
 	return clients, nil
 }
 
+// CountClients implements storage.Reader.
+func (r *Reader) CountClients(ctx context.Context, origin string) (int64, error) {
+	var n int64
+	err := r.db.QueryRow(ctx, `SELECT count(*) FROM clients WHERE origin = $1`, origin).Scan(&n)
+	return n, wrap(err, "count clients")
+}
+
+// UnusedClients implements storage.Reader.
+func (r *Reader) UnusedClients(ctx context.Context, origin string, never, last time.Time, limit int) ([]string, error) {
+	ids, err := collect(ctx, r.db, scanText, `SELECT id FROM clients
+		WHERE origin = $1 AND (last_used_at = 0 AND created_at <= $2 OR last_used_at > 0 AND last_used_at <= $3)
+		AND redirect_uris <> $4
+		AND NOT EXISTS (SELECT 1 FROM grants WHERE client_id = clients.id AND revoked_at = 0)
+		ORDER BY id LIMIT $5`, origin, never, last, []string(nil), limit)
+	return ids, wrap(err, "find unused clients")
+}
+
+// TouchClient implements storage.Tx.
+func (t *Tx) TouchClient(ctx context.Context, id string, at, unless time.Time) error {
+	_, err := t.db.Exec(ctx, `UPDATE clients SET last_used_at = $1 WHERE id = $2 AND last_used_at <= $3`, at, id, unless)
+	return wrap(err, "touch client")
+}
+
 // CreateClient implements storage.Tx.
 func (t *Tx) CreateClient(ctx context.Context, c storage.Client) error {
 	if err := t.LockRegistry(ctx); err != nil {

@@ -23,6 +23,7 @@ func Run(t *testing.T, open func(t *testing.T) storage.Store) {
 	}{
 		{"an empty database", testEmpty},
 		{"clients", testClients},
+		{"clients that nobody uses", testUnusedClients},
 		{"clients: errors", testClientErrors},
 		{"client secrets end and go", testClientSecrets},
 		{"client roles", testClientRoles},

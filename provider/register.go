@@ -1,0 +1,450 @@
+package provider
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/go-jose/go-jose/v4/json" // member names by case, and no duplicates
+
+	"github.com/signet-oidc/signet/storage"
+)
+
+// RegistrationMode says who may register clients at the registration endpoint.
+type RegistrationMode string
+
+// Nobody; who has an initial access token (RFC 7591 §3); anybody.
+const (
+	RegistrationOff   RegistrationMode = "off"
+	RegistrationToken RegistrationMode = "token"
+	RegistrationOpen  RegistrationMode = "open"
+)
+
+// Registration is the policy of dynamic client registration.
+type Registration struct {
+	Mode RegistrationMode // "" is off
+	// Scopes of resources that clients which register themselves may ask for,
+	// beside those of OpenID Connect.
+	Scopes []string
+}
+
+func (r Registration) on() bool { return r.Mode == RegistrationToken || r.Mode == RegistrationOpen }
+
+// Registers says whether there is a registration endpoint.
+func (p *Provider) Registers() bool { return p.registration.on() }
+
+// originRegistration marks clients that registered themselves.
+const originRegistration = "registration"
+
+// Prefixes let secret scanners recognise a leaked token.
+const (
+	initialTokenPrefix      = "sga_"
+	registrationTokenPrefix = "sgm_"
+)
+
+const kindInitialToken = "initial_access_token"
+
+// initialToken is what an initial access token lets its bearer register.
+type initialToken struct {
+	Uses   int      `json:"uses"`
+	Grants []string `json:"grants,omitempty"` // beside those of sign-ins
+	Scopes []string `json:"scopes,omitempty"` // beside those of the policy
+}
+
+// newBearer returns a token of 256 random bits, and its hash, which alone is stored.
+func newBearer(prefix string) (token string, hash []byte) {
+	random := make([]byte, 32)
+	_, _ = rand.Read(random) // never fails: it aborts the program instead
+	token = prefix + base64.RawURLEncoding.EncodeToString(random)
+	return token, bearerHash(token)
+}
+
+func bearerHash(token string) []byte {
+	sum := sha256.Sum256([]byte(token))
+	return sum[:]
+}
+
+// CreateInitialAccessToken makes a token with which clients may be registered
+// up to uses times before lifetime is over (RFC 7591 §3), also for the further
+// grants and scopes named. It is shown this once; its hash is stored.
+func (a *Admin) CreateInitialAccessToken(ctx context.Context, uses int, lifetime time.Duration, grants, scopes []string) (token string, expires time.Time, err error) {
+	var f InvalidError
+	if uses < 1 || uses > 10_000 {
+		f.Add("uses", "is out of range", "choose 1 to 10000")
+	}
+	if lifetime < time.Minute || lifetime > 365*24*time.Hour {
+		f.Add("expires", "is out of range", "choose 1m to 8760h")
+	}
+	for _, g := range grants {
+		if g != grantClientCredentials {
+			f.Add("grant_types", fmt.Sprintf("%q is nothing to be let in for", g), "only "+grantClientCredentials+" needs to be")
+		}
+	}
+	if err := f.Err(); err != nil {
+		return "", time.Time{}, err
+	}
+	data, err := json.Marshal(initialToken{Uses: uses, Grants: grants, Scopes: scopes})
+	if err != nil {
+		return "", time.Time{}, err
+	}
+	token, hash := newBearer(initialTokenPrefix)
+	err = a.updateUsers(ctx, func(ctx context.Context, tx change) error {
+		known := make(map[string]bool)
+		resources, err := allResources(ctx, tx)
+		if err != nil {
+			return err
+		}
+		for _, r := range resources {
+			for _, s := range r.Scopes {
+				known[s.Name] = true
+			}
+		}
+		for _, s := range scopes {
+			if !known[s] {
+				f.Add("scope", fmt.Sprintf("%q belongs to no resource", s), "create the resource that owns it first: signet resource create URI --name NAME --scope "+s)
+			}
+		}
+		if err := f.Err(); err != nil {
+			return err
+		}
+		expires = tx.now.Add(lifetime)
+		err = tx.UseOnce(ctx, storage.OneTime{Kind: kindInitialToken, KeyHash: hash, Data: string(data), CreatedAt: tx.now, ExpiresAt: expires}, tx.now)
+		if err != nil {
+			return fmt.Errorf("initial access token: %w", err)
+		}
+		return tx.audit(ctx, eventInitialToken, "", "", map[string]any{"uses": uses, "expires_at": expires.Format(time.RFC3339), "scope": scopes})
+	})
+	return token, expires, err
+}
+
+// registered is the answer to a registration (RFC 7591 §3.2.1, RFC 7592 §3).
+type registered struct {
+	ClientID          string `json:"client_id"`
+	ClientSecret      string `json:"client_secret,omitempty"` // when it was made just now: it is not kept
+	IssuedAt          int64  `json:"client_id_issued_at"`
+	SecretExpiresAt   *int64 `json:"client_secret_expires_at,omitempty"`
+	RegistrationToken string `json:"registration_access_token,omitempty"` // when it was made just now
+	RegistrationURI   string `json:"registration_client_uri"`
+	clientDocument
+}
+
+func (p *Provider) newRegistered(c storage.Client, secret, token string) registered {
+	r := registered{
+		ClientID: c.ID, ClientSecret: secret, IssuedAt: c.CreatedAt.Unix(), RegistrationToken: token,
+		RegistrationURI: p.issuer.Endpoint(PathRegistration) + "/" + c.ID, clientDocument: newClientDocument(c),
+	}
+	if hasSecret(c) {
+		r.SecretExpiresAt = new(int64) // never
+	}
+	return r
+}
+
+// Register answers the client registration endpoint (RFC 7591, OIDC
+// Registration): whom the policy lets in registers a client with what the
+// policy offers.
+func (p *Provider) Register(w http.ResponseWriter, r *http.Request) {
+	answer, err := p.register(w, r)
+	if err != nil {
+		p.writeBearerError(w, r, err, "")
+		return
+	}
+	writeJSON(w, http.StatusCreated, answer)
+}
+
+func (p *Provider) register(w http.ResponseWriter, r *http.Request) (registered, error) {
+	if r.Method != http.MethodPost {
+		w.Header().Set("Allow", http.MethodPost)
+		return registered{}, oauthError(http.StatusMethodNotAllowed, "invalid_request", "This endpoint takes POST requests only.")
+	}
+	ctx, now := withRequest(w, r), p.now()
+	bearer, err := registrationBearer(r)
+	if err != nil {
+		return registered{}, err
+	}
+	allowed := initialToken{}
+	switch {
+	case bearer != "":
+		row, err := p.store.OneTime(ctx, kindInitialToken, bearerHash(bearer), now)
+		if errors.Is(err, storage.ErrNotFound) {
+			return registered{}, invalidToken(errors.New("initial access token is unknown, spent or has expired"))
+		}
+		if err != nil {
+			return registered{}, fmt.Errorf("initial access token: %w", err)
+		}
+		if allowed, err = readInitialToken(row); err != nil {
+			return registered{}, err
+		}
+	case p.registration.Mode != RegistrationOpen:
+		return registered{}, &bearerError{status: http.StatusUnauthorized} // RFC 6750 §3.1: no error code
+	}
+	doc, err := readClientDocument(w, r)
+	if err != nil {
+		return registered{}, err
+	}
+	token, hash := newBearer(registrationTokenPrefix)
+	c := DefaultClient()
+	c.ID, c.Origin, c.RegistrationTokenHash = randomReadable(4, 5), originRegistration, hash
+	if err := doc.apply(&c, p.offer(allowed)); err != nil {
+		return registered{}, err
+	}
+	counted := false
+	created, secret, err := p.registrar.createClient(ctx, c, func(ctx context.Context, tx change) error {
+		if bearer == "" && !counted { // a transaction may run twice
+			if p.registrations.failed("", r.RemoteAddr, now) {
+				return oauthError(http.StatusTooManyRequests, "invalid_request", "Too many registrations from this address; try again later.")
+			}
+			counted = true
+		}
+		n, err := tx.CountClients(ctx, originRegistration)
+		if err != nil {
+			return err
+		}
+		if n >= int64(p.policy.MaxRegistered) {
+			return busyFor(time.Hour, fmt.Errorf("%d clients have registered themselves, as many as may", n))
+		}
+		if bearer == "" {
+			return nil
+		}
+		return spendInitialToken(ctx, tx, bearer)
+	})
+	if err != nil {
+		return registered{}, metadataError(err)
+	}
+	return p.newRegistered(created, secret, token), nil
+}
+
+// spendInitialToken takes one use of the token, in the transaction that
+// registers the client: of any number at once no more succeed than it has uses.
+func spendInitialToken(ctx context.Context, tx change, token string) error {
+	row, err := tx.TakeOnce(ctx, kindInitialToken, bearerHash(token), tx.now)
+	if errors.Is(err, storage.ErrConsumed) {
+		return invalidToken(errors.New("initial access token was spent meanwhile"))
+	}
+	if err != nil {
+		return fmt.Errorf("initial access token: %w", err)
+	}
+	left, err := readInitialToken(row)
+	if err != nil {
+		return err
+	}
+	if left.Uses--; left.Uses < 1 {
+		return nil
+	}
+	data, err := json.Marshal(left)
+	if err != nil {
+		return err
+	}
+	row.Data = string(data)
+	return tx.UseOnce(ctx, row, tx.now)
+}
+
+func readInitialToken(row storage.OneTime) (t initialToken, err error) {
+	if err := json.Unmarshal([]byte(row.Data), &t); err != nil {
+		return t, fmt.Errorf("initial access token: %w", err)
+	}
+	return t, nil
+}
+
+// Manage answers the client configuration endpoint (RFC 7592): a client reads,
+// replaces or removes its own registration.
+func (p *Provider) Manage(w http.ResponseWriter, r *http.Request) {
+	if err := p.manage(w, r); err != nil {
+		p.writeBearerError(w, r, err, "")
+	}
+}
+
+func (p *Provider) manage(w http.ResponseWriter, r *http.Request) error {
+	ctx, id := withRequest(w, r), r.PathValue("id")
+	bearer, err := registrationBearer(r)
+	if err != nil {
+		return err
+	}
+	if bearer == "" {
+		return &bearerError{status: http.StatusUnauthorized}
+	}
+	// Read from the database: the token of the client's last change is the one
+	// that counts.
+	c, err := p.store.Client(ctx, clip(id))
+	if err != nil && !errors.Is(err, storage.ErrNotFound) {
+		return fmt.Errorf("client: %w", err)
+	}
+	if err != nil || !ownsRegistration(c, bearer) { // RFC 7592 §2: alike for a client that is gone
+		return invalidToken(errors.New("not the registration access token of this client"))
+	}
+	if !c.Enabled {
+		return &bearerError{http.StatusForbidden, "insufficient_scope", "An operator has disabled this client.", nil}
+	}
+	switch r.Method {
+	case http.MethodGet:
+		writeJSON(w, http.StatusOK, p.newRegistered(c, "", bearer))
+		return nil
+	case http.MethodPut:
+		answer, err := p.replace(ctx, w, r, c, bearer)
+		if err != nil {
+			return metadataError(err)
+		}
+		writeJSON(w, http.StatusOK, answer)
+		return nil
+	case http.MethodDelete:
+		if err := p.registrar.DeleteClient(ctx, c.ID); err != nil && !errors.Is(err, storage.ErrNotFound) {
+			return err
+		}
+		w.Header().Set("Cache-Control", "no-store")
+		w.WriteHeader(http.StatusNoContent)
+		return nil
+	default:
+		w.Header().Set("Allow", "GET, PUT, DELETE")
+		return oauthError(http.StatusMethodNotAllowed, "invalid_request", "This endpoint takes GET, PUT and DELETE requests.")
+	}
+}
+
+// ownsRegistration says whether the token is that of the client's
+// registration. A client that an operator made has none.
+func ownsRegistration(c storage.Client, token string) bool {
+	return len(c.RegistrationTokenHash) > 0 && subtle.ConstantTimeCompare(bearerHash(token), c.RegistrationTokenHash) == 1
+}
+
+// replace puts a new registration in the place of the client's (RFC 7592
+// §2.2), and a new registration access token in that of the one it came with.
+func (p *Provider) replace(ctx context.Context, w http.ResponseWriter, r *http.Request, c storage.Client, bearer string) (registered, error) {
+	doc, err := readClientDocument(w, r)
+	if err != nil {
+		return registered{}, err
+	}
+	switch {
+	case doc.ClientID != c.ID:
+		return registered{}, invalidRequest("client_id is the one of this client (RFC 7592 section 2.2).")
+	case doc.ClientSecret != "":
+		ring := p.registry.current.Load().ring
+		if !verifyClientSecret(ring, c, doc.ClientSecret, p.now()) {
+			return registered{}, invalidRequest("client_secret is the one this client has; leave it out.")
+		}
+	}
+	token, hash := newBearer(registrationTokenPrefix)
+	// What an initial access token let it have beyond the policy, it keeps.
+	offer := p.offer(initialToken{Grants: c.GrantTypes, Scopes: c.Scopes})
+	updated, err := p.registrar.updateClient(ctx, c.ID, func(row *storage.Client) error {
+		if !ownsRegistration(*row, bearer) {
+			return invalidToken(errors.New("the registration access token was replaced meanwhile"))
+		}
+		fresh := DefaultClient()
+		fresh.ID, fresh.Origin, fresh.RegistrationTokenHash, fresh.Roles = row.ID, row.Origin, hash, row.Roles
+		if err := doc.apply(&fresh, offer); err != nil {
+			return err
+		}
+		*row = fresh
+		return nil
+	})
+	if err != nil {
+		return registered{}, err
+	}
+	secret := ""
+	if hasSecret(updated) && !hasSecret(c) {
+		if secret, _, err = p.registrar.RotateClientSecret(ctx, c.ID, 0); err != nil {
+			return registered{}, err
+		}
+	}
+	return p.newRegistered(updated, secret, token), nil
+}
+
+// offering is what a registration may choose from.
+type offering struct{ grants, scopes []string }
+
+func (p *Provider) offer(t initialToken) offering {
+	return offering{
+		grants: distinct(append([]string{grantCode, grantRefresh}, t.Grants...)),
+		scopes: distinct(slices.Concat(oidcScopes, p.registration.Scopes, t.Scopes)),
+	}
+}
+
+// registrationBearer returns the token in the Authorization header, or "".
+func registrationBearer(r *http.Request) (string, error) {
+	header := r.Header.Values("Authorization")
+	switch len(header) {
+	case 0:
+		return "", nil
+	case 1:
+		if scheme, token, _ := strings.Cut(header[0], " "); strings.EqualFold(scheme, "Bearer") && len(token) < 256 {
+			return strings.TrimSpace(token), nil
+		}
+	}
+	return "", invalidToken(errors.New("no bearer token, or several"))
+}
+
+// readClientDocument reads the JSON of a registration.
+func readClientDocument(w http.ResponseWriter, r *http.Request) (clientDocument, error) {
+	var doc clientDocument
+	if mediaType, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || mediaType != "application/json" {
+		return doc, oauthError(http.StatusUnsupportedMediaType, "invalid_request", "Send the client metadata as application/json.")
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	if err != nil {
+		var tooLarge *http.MaxBytesError
+		if errors.As(err, &tooLarge) {
+			w.Header().Set("Connection", "close") // rather than read on what may never end
+			return doc, oauthError(http.StatusRequestEntityTooLarge, "invalid_request", fmt.Sprintf("The body is larger than %d bytes.", maxBody))
+		}
+		return doc, invalidRequest("The body could not be read.").because(err)
+	}
+	if err := json.Unmarshal(body, &doc); err != nil {
+		return doc, invalidMetadata("The body is no JSON object of client metadata, or a member is of the wrong kind (RFC 7591 section 2).").because(err)
+	}
+	return doc, nil
+}
+
+// RFC 7591 §3.2.2.
+func invalidMetadata(description string) *Error {
+	return oauthError(http.StatusBadRequest, "invalid_client_metadata", description)
+}
+
+// metadataError says to a client what is wrong with its registration.
+func metadataError(err error) error {
+	var faults *InvalidError
+	if !errors.As(err, &faults) {
+		return err
+	}
+	e := invalidMetadata(plainASCII(faults.Faults[0].String()))
+	if strings.HasPrefix(faults.Faults[0].Field, "redirect_uris") {
+		e.Code = "invalid_redirect_uri"
+	}
+	return e.because(err)
+}
+
+// plainASCII keeps to the characters of RFC 6749 §5.2 and a sensible length.
+func plainASCII(s string) string {
+	s = strings.NewReplacer("§", "section ", `"`, "'", `\`, "?").Replace(s)
+	if len(s) > 300 {
+		s = s[:300] + "..."
+	}
+	return strings.Map(func(c rune) rune {
+		if c < 0x20 || c > 0x7e {
+			return '?'
+		}
+		return c
+	}, s)
+}
+
+// removeUnused removes clients that registered themselves and that nobody uses.
+func (p *Provider) removeUnused(ctx context.Context) error {
+	now := p.now()
+	ids, err := p.store.UnusedClients(ctx, originRegistration, now.Add(-p.policy.RegisteredNeverUsed), now.Add(-p.policy.RegisteredUnused), 20)
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
+		if err := p.registrar.DeleteClient(ctx, id); err != nil && !errors.Is(err, storage.ErrNotFound) {
+			return err
+		}
+	}
+	return nil
+}

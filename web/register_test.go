@@ -1,0 +1,372 @@
+package web_test
+
+import (
+	"encoding/json"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/signet-oidc/signet/provider"
+	"github.com/signet-oidc/signet/storage"
+)
+
+func open(s ...string) options {
+	return options{register: provider.Registration{Mode: provider.RegistrationOpen, Scopes: s}}
+}
+
+// spa is the metadata of an app that registers itself.
+func spa(alter ...any) map[string]any {
+	m := map[string]any{
+		"redirect_uris": []string{callback}, "client_name": "Small App", "token_endpoint_auth_method": "none",
+		"grant_types": []string{"authorization_code", "refresh_token"}, "response_types": []string{"code"},
+	}
+	for i := 0; i < len(alter); i += 2 {
+		m[alter[i].(string)] = alter[i+1]
+		if alter[i+1] == nil {
+			delete(m, alter[i].(string))
+		}
+	}
+	return m
+}
+
+// registration sends metadata to the registration endpoint, or below it.
+func (s *site) registration(method, address, token string, metadata any) answer {
+	s.t.Helper()
+	body := ""
+	if metadata != nil {
+		b, err := json.Marshal(metadata)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		body = string(b)
+	}
+	header := []string{"Content-Type", "application/json"}
+	if token != "" {
+		header = append(header, "Authorization", "Bearer "+token)
+	}
+	return s.send(method, strings.TrimPrefix(address, s.issuer), body, header...)
+}
+
+func (s *site) registers(metadata map[string]any) answer {
+	s.t.Helper()
+	a := s.registration(http.MethodPost, "/register", "", metadata)
+	if a.status != http.StatusCreated || a.header.Get("Cache-Control") != "no-store" {
+		s.t.Fatalf("register: %d %s", a.status, a.body)
+	}
+	return a
+}
+
+// An app that knows the issuer only registers itself and signs a person in;
+// then it reads, replaces and removes its registration (RFC 7591, RFC 7592).
+func TestRegistration(t *testing.T) {
+	onBoth(t, open("orders:read"), func(t *testing.T, s *site) {
+		s.people()
+		endpoint, _ := s.get("/.well-known/openid-configuration").json["registration_endpoint"].(string)
+		if endpoint != s.issuer+"/register" {
+			t.Fatalf("registration_endpoint %q", endpoint)
+		}
+		made := s.registers(spa("scope", "openid profile orders:read", "id_token_signed_response_alg", "ES256", "default_max_age", 3600, "policy_uri", "https://shop.example/privacy", "made_up", 1))
+		id, manage, token := made.member("client_id"), made.member("registration_client_uri"), made.member("registration_access_token")
+		if made.json["client_secret"] != nil || made.json["made_up"] != nil || made.json["default_max_age"] != 3600.0 || made.json["application_type"] != "web" ||
+			made.member("policy_uri") == "" || made.member("id_token_signed_response_alg") != "ES256" || !strings.HasPrefix(token, "sgm_") || made.json["client_id_issued_at"] == nil {
+			t.Errorf("registered: %s", made.body)
+		}
+
+		b := s.browser()
+		b.open(authorize("client_id", id, "scope", "openid orders:read")).isPage(200, "/login")
+		b.signIn(ada, password).isPage(200, "/consent")
+		if b.node("unverified") == nil {
+			t.Errorf("the consent page does not say that nobody vouches for the app: %s", b.body)
+		}
+		code := b.press("allow").answered(callback).Get("code")
+		if a := s.form("/token", "", "", url.Values{"grant_type": {"authorization_code"}, "client_id": {id}, "code": {code},
+			"redirect_uri": {callback}, "code_verifier": {verifier}}); a.status != 200 || a.member("refresh_token") == "" {
+			t.Errorf("token: %d %s", a.status, a.body)
+		}
+		if c, err := s.admin.Client(t.Context(), id); err != nil || c.LastUsedAt.IsZero() || c.FirstParty || !c.RequirePKCE {
+			t.Errorf("%+v, %v", c, err)
+		}
+
+		read := s.registration(http.MethodGet, manage, token, nil)
+		want := maps.Clone(made.json)
+		if !equalJSON(read.json, want) {
+			t.Errorf("read %s, registered %s", read.body, made.body)
+		}
+		changed := spa("client_id", id, "client_name", "Larger App", "token_endpoint_auth_method", "client_secret_basic", "scope", "openid")
+		put := s.registration(http.MethodPut, manage, token, changed)
+		if put.status != 200 || put.member("client_name") != "Larger App" || put.member("client_secret") == "" || put.json["policy_uri"] != nil || put.member("id_token_signed_response_alg") != "RS256" {
+			t.Fatalf("replaced: %d %s", put.status, put.body)
+		}
+		s.settle()
+		s.form("/par", id, put.member("client_secret"), url.Values{"x": {"y"}}).isRefusal(t, 400, "invalid_request") // it authenticates
+		next := put.member("registration_access_token")
+		if a := s.registration(http.MethodGet, manage, token, nil); next == token || a.status != http.StatusUnauthorized {
+			t.Errorf("the token from before works on: %d %s", a.status, a.body)
+		}
+		if a := s.registration(http.MethodDelete, manage, next, nil); a.status != http.StatusNoContent {
+			t.Errorf("removed: %d %s", a.status, a.body)
+		}
+		if a := s.registration(http.MethodGet, manage, next, nil); a.status != http.StatusUnauthorized || !strings.Contains(a.header.Get("WWW-Authenticate"), "invalid_token") {
+			t.Errorf("after that: %d %s", a.status, a.body)
+		}
+		s.settle()
+		s.browser().open(authorize("client_id", id)).isPage(http.StatusBadRequest, "/authorize")
+	})
+}
+
+func equalJSON(a, b map[string]any) bool {
+	x, _ := json.Marshal(a)
+	y, _ := json.Marshal(b)
+	return string(x) == string(y)
+}
+
+// N1: registration is off, and each client's registration is its own.
+func TestRegistrationIsClosed(t *testing.T) {
+	onBoth(t, options{}, func(t *testing.T, s *site) {
+		s.people()
+		if s.get("/.well-known/openid-configuration").json["registration_endpoint"] != nil {
+			t.Error("the metadata names an endpoint")
+		}
+		for _, path := range []string{"/register", "/register/shop"} {
+			if a := s.registration(http.MethodPost, path, "", spa()); a.status != http.StatusNotFound {
+				t.Errorf("%s: %d %s", path, a.status, a.body)
+			}
+		}
+	})
+	onBoth(t, open(), func(t *testing.T, s *site) {
+		s.people()
+		one, other := s.registers(spa()), s.registers(spa("client_name", "Other App"))
+		token := one.member("registration_access_token")
+		for name, tc := range map[string]struct{ address, token string }{
+			"no token":                 {one.member("registration_client_uri"), ""},
+			"another client's token":   {other.member("registration_client_uri"), token},
+			"the token of nothing":     {one.member("registration_client_uri"), "sgm_" + strings.Repeat("A", 43)},
+			"a client of the operator": {"/register/shop", token},
+			"with no token at all":     {"/register/shop", "sgm_"},
+			"no client":                {"/register/nobody", token},
+			"an odd name":              {"/register/%00", token},
+			"a long name":              {"/register/" + strings.Repeat("x", 3000), token},
+		} {
+			for _, method := range []string{http.MethodGet, http.MethodPut, http.MethodDelete} {
+				var body any
+				if method == http.MethodPut {
+					body = spa("client_id", one.member("client_id"))
+				}
+				if a := s.registration(method, tc.address, tc.token, body); a.status != http.StatusUnauthorized {
+					t.Errorf("%s, %s: %d %s", name, method, a.status, a.body)
+				}
+			}
+		}
+		manage := one.member("registration_client_uri")
+		for name, body := range map[string]map[string]any{
+			"without client_id":         spa(),
+			"of another client_id":      spa("client_id", other.member("client_id")),
+			"with somebody's secret":    spa("client_id", one.member("client_id"), "client_secret", "x"),
+			"with an evil redirect URI": spa("client_id", one.member("client_id"), "redirect_uris", []string{"javascript:alert(1)"}),
+		} {
+			if a := s.registration(http.MethodPut, manage, token, body); a.status != http.StatusBadRequest {
+				t.Errorf("replaced %s: %d %s", name, a.status, a.body)
+			}
+		}
+		if a := s.registration(http.MethodPatch, manage, token, nil); a.status != http.StatusMethodNotAllowed {
+			t.Errorf("PATCH: %d", a.status)
+		}
+		if _, err := s.admin.DisableClient(t.Context(), one.member("client_id")); err != nil {
+			t.Fatal(err)
+		}
+		if a := s.registration(http.MethodDelete, manage, token, nil); a.status != http.StatusForbidden {
+			t.Errorf("a client that an operator disabled removes itself: %d %s", a.status, a.body)
+		}
+	})
+}
+
+// N1: an initial access token lets in as often as it says, however many try at once.
+func TestInitialAccessToken(t *testing.T) {
+	onBoth(t, options{register: provider.Registration{Mode: provider.RegistrationToken}}, func(t *testing.T, s *site) {
+		s.people()
+		if a := s.registration(http.MethodPost, "/register", "", spa()); a.status != http.StatusUnauthorized || a.json["error"] != nil {
+			t.Errorf("without one: %d %s", a.status, a.body)
+		}
+		for _, wrong := range []string{"sga_x", "x", strings.Repeat("x", 300)} {
+			if a := s.registration(http.MethodPost, "/register", wrong, spa()); a.status != http.StatusUnauthorized {
+				t.Errorf("with %q: %d %s", wrong, a.status, a.body)
+			}
+		}
+		token, _, err := s.admin.CreateInitialAccessToken(t.Context(), 3, time.Hour, []string{"client_credentials"}, []string{"orders:write"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		// A refusal costs nothing.
+		if a := s.registration(http.MethodPost, "/register", token, spa("redirect_uris", []string{"http://shop.example"})); a.status != http.StatusBadRequest {
+			t.Errorf("an evil registration: %d %s", a.status, a.body)
+		}
+		var made, refused atomic.Int32
+		var secret, id atomic.Value
+		var wg sync.WaitGroup
+		for range 16 {
+			wg.Go(func() {
+				a := s.registration(http.MethodPost, "/register", token, map[string]any{
+					"client_name": "Nightly", "grant_types": []string{"client_credentials"}, "scope": "orders:write"})
+				switch a.status {
+				case http.StatusCreated:
+					made.Add(1)
+					id.Store(a.member("client_id"))
+					secret.Store(a.member("client_secret"))
+				case http.StatusUnauthorized:
+					refused.Add(1)
+				}
+			})
+		}
+		wg.Wait()
+		if made.Load() != 3 || refused.Load() != 13 {
+			t.Errorf("%d registered and %d refused of 16, with a token for 3", made.Load(), refused.Load())
+		}
+		s.settle()
+		s.token(id.Load().(string), secret.Load().(string), "orders:write")
+
+		short, _, err := s.admin.CreateInitialAccessToken(t.Context(), 1, time.Minute, nil, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.clock.set(2 * time.Minute)
+		if a := s.registration(http.MethodPost, "/register", short, spa()); a.status != http.StatusUnauthorized {
+			t.Errorf("with one that has expired: %d %s", a.status, a.body)
+		}
+	})
+}
+
+// N2: what a registration may not have is refused by the codes of RFC 7591 §3.2.2.
+func TestRegistrationRefused(t *testing.T) {
+	onBoth(t, open("orders:read"), func(t *testing.T, s *site) {
+		s.people()
+		for name, tc := range map[string]struct {
+			metadata map[string]any
+			code     string
+		}{
+			"no redirect URI":           {spa("redirect_uris", nil), "invalid_redirect_uri"},
+			"http":                      {spa("redirect_uris", []string{"http://shop.example/cb"}), "invalid_redirect_uri"},
+			"a fragment":                {spa("redirect_uris", []string{"https://shop.example/cb#x"}), "invalid_redirect_uri"},
+			"a wildcard":                {spa("redirect_uris", []string{"https://*.example/cb"}), "invalid_redirect_uri"},
+			"javascript":                {spa("redirect_uris", []string{"javascript:alert(1)"}), "invalid_redirect_uri"},
+			"a response parameter":      {spa("redirect_uris", []string{"https://shop.example/cb?code=x"}), "invalid_redirect_uri"},
+			"loopback for a web app":    {spa("application_type", "web", "redirect_uris", []string{"http://127.0.0.1/cb"}), "invalid_redirect_uri"},
+			"a foreign scope":           {spa("scope", "openid orders:write"), "invalid_client_metadata"},
+			"a scope that nobody has":   {spa("scope", "everything"), "invalid_client_metadata"},
+			"a grant for machines":      {spa("grant_types", []string{"client_credentials"}), "invalid_client_metadata"},
+			"the implicit grant":        {spa("grant_types", []string{"authorization_code", "implicit"}), "invalid_client_metadata"},
+			"passwords":                 {spa("grant_types", []string{"password"}), "invalid_client_metadata"},
+			"response type token":       {spa("response_types", []string{"token"}), "invalid_client_metadata"},
+			"an unknown method":         {spa("token_endpoint_auth_method", "client_secret_jwt"), "invalid_client_metadata"},
+			"unsigned ID tokens":        {spa("id_token_signed_response_alg", "none"), "invalid_client_metadata"},
+			"encrypted ID tokens":       {spa("id_token_encrypted_response_alg", "RSA-OAEP-256"), "invalid_client_metadata"},
+			"unsigned request objects":  {spa("request_object_signing_alg", "none", "jwks_uri", "https://shop.example/jwks"), "invalid_client_metadata"},
+			"pairwise subjects":         {spa("subject_type", "pairwise"), "invalid_client_metadata"},
+			"logo by http":              {spa("logo_uri", "http://shop.example/logo.png"), "invalid_client_metadata"},
+			"policy by javascript":      {spa("policy_uri", "javascript:alert(1)"), "invalid_client_metadata"},
+			"terms by data":             {spa("tos_uri", "data:text/html,x"), "invalid_client_metadata"},
+			"a name that poses":         {spa("client_name", "Sіgnet Аdmin"), "invalid_client_metadata"},
+			"a name with markup ends":   {spa("client_name", "a\u202eb"), "invalid_client_metadata"},
+			"keys in two places":        {spa("jwks", map[string]any{"keys": []any{}}, "jwks_uri", "https://shop.example/jwks"), "invalid_client_metadata"},
+			"no keys for assertions":    {spa("token_endpoint_auth_method", "private_key_jwt"), "invalid_client_metadata"},
+			"a private key":             {spa("jwks", map[string]any{"keys": []any{map[string]any{"kty": "oct", "k": "AAAA"}}}), "invalid_client_metadata"},
+			"keys behind http":          {spa("token_endpoint_auth_method", "private_key_jwt", "jwks_uri", "http://shop.example/jwks"), "invalid_client_metadata"},
+			"another type of app":       {spa("application_type", "desktop"), "invalid_client_metadata"},
+			"a list that is text":       {spa("redirect_uris", callback), "invalid_client_metadata"},
+			"more URIs than any needs":  {spa("redirect_uris", slices.Repeat([]string{callback + "?a"}, 1)), ""},
+			"a hundred and one of them": {spa("redirect_uris", manyURIs(101)), "invalid_client_metadata"},
+		} {
+			t.Run(name, func(t *testing.T) {
+				a := s.registration(http.MethodPost, "/register", "", tc.metadata)
+				if tc.code == "" {
+					if a.status != http.StatusCreated {
+						t.Errorf("%d %s", a.status, a.body)
+					}
+					return
+				}
+				a.isRefusal(t, 400, tc.code)
+			})
+		}
+		for name, body := range map[string]string{
+			"no JSON": "x", "a list": "[]", "a member twice": `{"client_name":"a","client_name":"b"}`, "nothing": "", "null": "null",
+			"nested without end": strings.Repeat(`{"jwks":`, 8_000),
+		} {
+			t.Run(name, func(t *testing.T) {
+				if a := s.send(http.MethodPost, "/register", body, "Content-Type", "application/json"); a.status != 400 {
+					t.Errorf("%d %s", a.status, a.body)
+				}
+			})
+		}
+		if a := s.send(http.MethodPost, "/register", "{}", "Content-Type", formType); a.status != http.StatusUnsupportedMediaType {
+			t.Errorf("a form: %d %s", a.status, a.body)
+		}
+		if a := s.send(http.MethodPost, "/register", `{"x":"`+strings.Repeat("x", 70<<10)+`"}`, "Content-Type", "application/json"); a.status != http.StatusRequestEntityTooLarge {
+			t.Errorf("70 KiB: %d %s", a.status, a.body)
+		}
+		if a := s.send(http.MethodGet, "/register", ""); a.status != http.StatusMethodNotAllowed {
+			t.Errorf("GET: %d", a.status)
+		}
+	})
+}
+
+func manyURIs(n int) (uris []string) {
+	for i := range n {
+		uris = append(uris, callback+"?"+strings.Repeat("a", i+1))
+	}
+	return uris
+}
+
+// N8: one address cannot register without end, all together cannot, and who
+// was never used goes after a day.
+func TestRegistrationIsBounded(t *testing.T) {
+	o := open()
+	o.policy = func(p *provider.Policy) { p.MaxRegistered, p.PruneEvery = 25, 50*time.Millisecond }
+	o.proxies = trusted()
+	onBoth(t, o, func(t *testing.T, s *site) {
+		s.people()
+		from := func(address string) int {
+			b, _ := json.Marshal(spa())
+			return s.send(http.MethodPost, "/register", string(b), "Content-Type", "application/json", "X-Forwarded-For", address).status
+		}
+		statuses := make(map[int]int)
+		for range 22 {
+			statuses[from("192.0.2.1")]++
+		}
+		// The first is forgiven a little by the time of the last.
+		if n := statuses[http.StatusCreated]; n < 20 || n > 21 || n+statuses[http.StatusTooManyRequests] != 22 {
+			t.Errorf("22 from one address: %v", statuses)
+		}
+		for range 6 {
+			statuses[from("192.0.2.2")]++
+		}
+		if statuses[http.StatusCreated] != 25 || statuses[http.StatusServiceUnavailable] == 0 {
+			t.Errorf("with six from another: %v", statuses)
+		}
+		s.clock.set(25 * time.Hour)
+		left := func() (n int) {
+			clients, err := s.store.Clients(t.Context(), storage.Page{Limit: 100})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, c := range clients {
+				if c.Origin != "operator" {
+					n++
+				}
+			}
+			return n
+		}
+		for end := time.Now().Add(patience); left() > 0; time.Sleep(20 * time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatalf("%d clients that nobody ever used are still there", left())
+			}
+		}
+		if _, err := s.admin.Client(t.Context(), "shop"); err != nil {
+			t.Errorf("the operator's client: %v", err)
+		}
+	})
+}
