@@ -50,6 +50,9 @@ func sentinelOf(err error) error {
 	return nil
 }
 
+// readOnly is read_only_sql_transaction: the server is a standby, or is to be one.
+const readOnly = "25006"
+
 // sentinelOfState maps SQLSTATE codes (PostgreSQL manual, appendix A).
 func sentinelOfState(code string) error {
 	switch code {
@@ -60,7 +63,7 @@ func sentinelOfState(code string) error {
 	case "22021", "22P05", // character_not_in_repertoire, untranslatable_character
 		"54000": // program_limit_exceeded: a key too long for its index
 		return storage.ErrInvalid
-	case "25006", // read_only_sql_transaction: a standby
+	case readOnly,
 		"25P03", // idle_in_transaction_session_timeout
 		"40003", // statement_completion_unknown
 		"55P03": // lock_not_available

@@ -95,3 +95,82 @@ func TestFailover(t *testing.T) {
 	})
 	t.Logf("%d successes, all there; %d failures", successes.Load(), failures.Load())
 }
+
+// A commit that the synchronous standby does not confirm is not answered with
+// success, and nobody who asks afterwards is told that it happened: an answer
+// which rests on it would be lost with the primary. It does not take up the
+// connection of those who ask, either.
+func TestCommitThatNoStandbyHas(t *testing.T) {
+	t.Parallel()
+	pair, address := ownPair(t, storagetest.PairOptions{ServerOptions: storagetest.ServerOptions{NoSync: true}})
+	s, err := postgres.Open(t.Context(), address, postgres.Options{MaxConns: 1})
+	must(t, err)
+	defer s.Close()
+	must(t, set(s, t.Context(), "before", "v"))
+	must(t, pair.PauseReceiving())
+	if err := set(s, t.Context(), "meanwhile", "v"); !errors.Is(err, storage.ErrUnavailable) {
+		t.Errorf("a commit that no standby has: %v", err)
+	}
+	for range 20 { // what the caller left behind has its effect within moments, if it has one
+		if v, err := s.Setting(t.Context(), "meanwhile"); !errors.Is(err, storage.ErrNotFound) {
+			t.Fatalf("it is told: %q, %v", v, err)
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	must(t, pair.Rejoin())
+	if v, err := s.Setting(t.Context(), "meanwhile"); err != nil || v != "v" {
+		t.Errorf("once a standby has it: %q, %v", v, err)
+	}
+	must(t, set(s, t.Context(), "after", "v"))
+}
+
+// A server that becomes read-only under a connection, as one that is about to be
+// a standby, is "unavailable", and the connection goes: the next may find another.
+func TestServerBecomesReadOnly(t *testing.T) {
+	t.Parallel()
+	_, address := ownServer(t)
+	s, err := postgres.Open(t.Context(), address, postgres.Options{MaxConns: 1})
+	must(t, err)
+	defer s.Close()
+	must(t, set(s, t.Context(), "k", "v"))
+	admin, err := postgres.DB(address)
+	must(t, err)
+	defer admin.Close()
+	admin.SetMaxOpenConns(1)
+	readOnly := func(value string) {
+		t.Helper()
+		for _, query := range []string{`ALTER SYSTEM SET default_transaction_read_only = ` + value, `SELECT pg_reload_conf()`} {
+			_, err := admin.ExecContext(t.Context(), query)
+			must(t, err)
+		}
+	}
+	// others is how many connections there are besides the administrator's.
+	others := func() (n int) {
+		t.Helper()
+		must(t, admin.QueryRowContext(t.Context(), `SELECT count(*) FROM pg_stat_activity WHERE usename IS NOT NULL
+			AND backend_type = 'client backend' AND pid <> pg_backend_pid()`).Scan(&n))
+		return n
+	}
+	readOnly("on")
+	// The server tells its sessions of the change when it gets to it.
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+		if err = set(s, t.Context(), "k", "v"); err != nil || time.Now().After(deadline) {
+			break
+		}
+	}
+	if !errors.Is(err, storage.ErrUnavailable) {
+		t.Fatalf("read-only: %v", err)
+	}
+	for deadline := time.Now().Add(time.Minute); others() > 0; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the connection to a read-only server is kept")
+		}
+	}
+	readOnly("off")
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+		if err = set(s, t.Context(), "k", "v"); err == nil || time.Now().After(deadline) {
+			break
+		}
+	}
+	must(t, err)
+}

@@ -148,6 +148,13 @@ func poolConfig(url string, opts Options) (*pgxpool.Config, error) {
 		cfg.MaxConns = defaultMaxConns
 	}
 	harden(cfg.ConnConfig)
+	cfg.ConnConfig.DialFunc = dialer(cfg.ConnConfig.DialFunc)
+	// A server that has become read-only is not the primary any more: the next
+	// connection finds the one that is.
+	before := cfg.ConnConfig.OnPgError
+	cfg.ConnConfig.OnPgError = func(conn *pgconn.PgConn, err *pgconn.PgError) bool {
+		return err.Code != readOnly && (before == nil || before(conn, err))
+	}
 	millis := func(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }
 	setDefault(cfg.ConnConfig, "statement_timeout", millis(statementTimeout))
 	setDefault(cfg.ConnConfig, "idle_in_transaction_session_timeout", millis(2*callTimeout))
