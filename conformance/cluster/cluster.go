@@ -6,12 +6,10 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
-	_ "embed"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"os"
@@ -22,7 +20,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"syscall"
-	"text/template"
 	"time"
 
 	"golang.org/x/oauth2"
@@ -40,6 +37,7 @@ const servedBy = "X-Served-By"
 // the sample API behind the issuer that the balancer is.
 type cluster struct {
 	dir      string // where everything runs
+	module   string // where the sources are
 	binary   string // the provider
 	issuer   string
 	apiURL   string
@@ -47,6 +45,7 @@ type cluster struct {
 	drain    time.Duration
 	replicas []*replica
 	lanes    []*lane
+	state    string // where the balancer tells about itself
 	started  atomic.Int32
 
 	api, balancer *process
@@ -74,8 +73,9 @@ type lane struct {
 // settings of a cluster.
 type settings struct {
 	dir      string // empty, and removed by whoever made it
-	binary   string // of the provider
-	orders   string // of the sample API
+	binary   string // the provider
+	orders   string // the sample API
+	module   string // the folder of the sources
 	database string // PostgreSQL's URL, with the schema of the program or none
 	lanes    int    // ways through the balancer besides the issuer's address
 	drain    time.Duration
@@ -86,8 +86,8 @@ type settings struct {
 // newCluster prepares a cluster: its database, its addresses, its keys. Nothing
 // runs until start.
 func newCluster(s settings) (*cluster, error) {
-	c := &cluster{dir: s.dir, binary: s.binary, drain: s.drain}
-	addresses := make([]string, 3+1+1+s.lanes)
+	c := &cluster{dir: s.dir, binary: s.binary, drain: s.drain, module: s.module}
+	addresses := make([]string, 3+3+s.lanes)
 	for i := range addresses {
 		port, err := storagetest.FreePort()
 		if err != nil {
@@ -99,11 +99,11 @@ func newCluster(s settings) (*cluster, error) {
 	}
 	_, port, _ := net.SplitHostPort(addresses[3])
 	// Cookies do not tell ports apart, so the provider has another host than the rest.
-	c.issuer, c.apiURL = "http://localhost:"+port, "http://"+addresses[4]
+	c.issuer, c.apiURL, c.state = "http://localhost:"+port, "http://"+addresses[4], addresses[5]
 	for i, address := range addresses[:3] {
 		c.replicas = append(c.replicas, &replica{cluster: c, Name: "r" + strconv.Itoa(i+1), Address: address})
 	}
-	for i, address := range append(addresses[3:4:4], addresses[5:]...) {
+	for i, address := range append(addresses[3:4:4], addresses[6:]...) {
 		l := &lane{Name: "lane" + strconv.Itoa(i), Bind: address, Replicas: slices.Clone(c.replicas)}
 		if i%2 == 0 && i > 0 {
 			slices.Reverse(l.Replicas)
@@ -127,42 +127,64 @@ func newCluster(s settings) (*cluster, error) {
 	return c, c.configure(s.orders)
 }
 
-//go:embed haproxy.cfg
-var balancerConfig string
-
-// balancerSettings is what haproxy.cfg is filled in with.
-type balancerSettings struct {
-	Bind     string
-	ServedBy string // a header; "": none
-	Replicas []*replica
-	Lanes    []*lane
-}
-
-func (s balancerSettings) write(w io.Writer) error {
-	t, err := template.New("haproxy.cfg").Parse(balancerConfig)
-	if err != nil {
-		return err
-	}
-	return t.Execute(w, s)
-}
-
 // configure writes the balancer's configuration and makes its command and the API's.
 func (c *cluster) configure(orders string) error {
 	path, err := findBalancer()
 	if err != nil {
 		return err
 	}
-	var config bytes.Buffer
-	if err := (balancerSettings{c.lanes[0].Bind, servedBy, c.replicas, c.lanes[1:]}).write(&config); err != nil {
+	deployed, err := os.ReadFile(filepath.Join(c.module, "docs", "deploy", "haproxy.cfg"))
+	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(c.dir, "haproxy.cfg"), config.Bytes(), 0o600); err != nil {
+	config, err := c.adapt(string(deployed))
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(c.dir, "haproxy.cfg"), []byte(config), 0o600); err != nil {
 		return err
 	}
 	c.balancer = &process{name: "haproxy", cmd: exec.Command(path, "-db", "-f", "haproxy.cfg")}
 	_, address, _ := strings.Cut(c.apiURL, "//")
 	c.api = &process{name: "orders", cmd: exec.Command(orders, "--issuer", c.issuer, "--audience", c.apiURL, "--listen", address, "--data", c.dir)}
 	return nil
+}
+
+// adapt makes this cluster's configuration of the balancer from the one that
+// operators copy. It differs in addresses, in the header that tells who answered,
+// and in the lanes.
+func (c *cluster) adapt(deployed string) (string, error) {
+	for _, change := range []struct{ from, to string }{
+		{"bind :8080", "bind " + c.lanes[0].Bind},
+		{"bind :8404", "bind " + c.state},
+		{"default-server resolvers names init-addr last,libc,none", ""}, // there are no names here
+		{"balance roundrobin", "balance roundrobin\n    http-response set-header " + servedBy + " %s"},
+		{"server signet-1 signet-1:8080", "server r1 " + c.replicas[0].Address},
+		{"server signet-2 signet-2:8080", "server r2 " + c.replicas[1].Address},
+		{"server signet-3 signet-3:8080", "server r3 " + c.replicas[2].Address},
+	} {
+		if strings.Count(deployed, "    "+change.from+"\n") != 1 {
+			return "", fmt.Errorf("docs/deploy/haproxy.cfg has not one line %q", change.from)
+		}
+		deployed = strings.Replace(deployed, "    "+change.from+"\n", "    "+change.to+"\n", 1)
+	}
+	_, rules, found := strings.Cut(deployed, "\nbackend signet\n")
+	rules, _, ended := strings.Cut(rules, "\n\n")
+	if !found || !ended {
+		return "", errors.New("docs/deploy/haproxy.cfg has no backend signet")
+	}
+	for _, l := range c.lanes[1:] {
+		deployed += "\nlisten " + l.Name + "\n    bind " + l.Bind + "\n"
+		for line := range strings.Lines(rules) { // the same but for the checks, which are made once
+			if words := strings.Fields(line); len(words) > 0 && words[0] != "server" && words[0] != "default-server" {
+				deployed += line
+			}
+		}
+		for _, r := range l.Replicas {
+			deployed += "    server " + r.Name + " " + r.Address + " track signet/" + r.Name + "\n"
+		}
+	}
+	return deployed, nil
 }
 
 // findBalancer returns the path of HAProxy, which Debian keeps from ordinary
@@ -253,7 +275,7 @@ func (c *cluster) start() (err error) {
 	if c.api, err = c.run("orders", c.api.cmd, listening(&address)); err != nil {
 		return err
 	}
-	return await("the API is ready", func() bool { return c.ask(c.apiURL+"/readyz") == http.StatusOK })
+	return await("the API is ready", func() (bool, error) { return c.ask(c.apiURL+"/readyz") == http.StatusOK, nil })
 }
 
 // stop ends everything that runs, at once.
@@ -291,12 +313,14 @@ func (r *replica) launch() error {
 func (r *replica) balanced() error {
 	seen := false
 	via := r.cluster.via(r.cluster.lanes[0], func(_ *http.Request, _ *http.Response, name string) { seen = seen || name == r.Name })
-	return await("requests reach "+r.Name, func() bool {
-		if !r.up() || !r.cluster.balancer.up() {
-			return true // and is told below
+	return await("requests reach "+r.Name, func() (bool, error) {
+		for _, p := range []*process{r.process, r.cluster.balancer} {
+			if !p.up() {
+				return false, fmt.Errorf("%s has ended:\n%s", p.name, p.text())
+			}
 		}
 		_, _ = people.Send(via, http.MethodGet, r.cluster.issuer+"/livez", nil) // not always answered yet
-		return seen
+		return seen, nil
 	})
 }
 
@@ -329,13 +353,15 @@ func (c *cluster) ask(address string) int {
 }
 
 // await waits until something comes true.
-func await(what string, ok func() bool) error {
-	for began := time.Now(); !ok(); time.Sleep(10 * time.Millisecond) {
-		if time.Since(began) > patience {
+func await(what string, ok func() (bool, error)) error {
+	for began := time.Now(); ; time.Sleep(10 * time.Millisecond) {
+		switch done, err := ok(); {
+		case err != nil || done:
+			return err
+		case time.Since(began) > patience:
 			return fmt.Errorf("not within %s: %s", patience, what)
 		}
 	}
-	return nil
 }
 
 // passage carries requests for the issuer through a lane.

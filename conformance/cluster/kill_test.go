@@ -26,7 +26,7 @@ func TestKilledAtRandom(t *testing.T) {
 	const within = 2 * time.Second
 	var strict *people.App
 	var four []*people.Person
-	b := newBench(t, programs, settings{}, func(b *bench) {
+	b := newBench(t, ordinary, func(*settings) {}, func(b *bench) {
 		var err error
 		strict, err = b.app("strict", "--refresh-window", "0s")
 		must(t, err)

@@ -44,7 +44,7 @@ func TestLostAnswers(t *testing.T) {
 	t.Parallel()
 	const chains = 4
 	drops := often(1000, 10_000) / chains
-	b := newBench(t, programs, settings{lanes: chains})
+	b := newBench(t, ordinary, func(s *settings) { s.lanes = chains })
 	browser, tokens := b.begin(chains)
 	histories := make([][]string, chains)
 	var repeated atomic.Int64

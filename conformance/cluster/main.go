@@ -100,14 +100,20 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	return exitOK
 }
 
-// build builds the provider and the sample API into a folder, as the makefile does.
-func build(dir string, args ...string) error {
-	module := "github.com/signet-oidc/signet/cmd/"
-	cmd := exec.Command("go", append(append([]string{"build", "-trimpath", "-o", dir + "/"}, args...), module+"signet", module+"orders")...)
+const module = "github.com/signet-oidc/signet"
+
+// build builds the provider and the sample API into a folder, as the makefile
+// does, and returns the folder of their sources.
+func build(dir string, args ...string) (string, error) {
+	cmd := exec.Command("go", append(append([]string{"build", "-trimpath", "-o", dir + "/"}, args...), module+"/cmd/signet", module+"/cmd/orders")...)
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("build: %w\n%s", err, bytes.TrimSpace(out))
+		return "", fmt.Errorf("build: %w\n%s", err, bytes.TrimSpace(out))
 	}
-	return nil
+	sources, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", module).Output()
+	if err != nil {
+		return "", fmt.Errorf("find the sources: %w", err)
+	}
+	return string(bytes.TrimSpace(sources)), nil
 }
 
 // database is a PostgreSQL, or a primary with a standby.
@@ -171,7 +177,8 @@ func try(ctx context.Context, standby bool, rate int, stdin io.Reader, out io.Wr
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	fmt.Fprintln(out, "Building and starting …")
-	if err := build(dir); err != nil {
+	sources, err := build(dir)
+	if err != nil {
 		return err
 	}
 	const life = 10 * time.Minute // of access tokens
@@ -182,7 +189,7 @@ func try(ctx context.Context, standby bool, rate int, stdin io.Reader, out io.Wr
 	}
 	defer func() { err = errors.Join(err, t.database.close()) }()
 	t.cluster, err = newCluster(settings{dir: dir, binary: filepath.Join(dir, "signet"), orders: filepath.Join(dir, "orders"),
-		database: url, lanes: 1, drain: 6 * time.Second, life: life})
+		module: sources, database: url, lanes: 1, drain: 6 * time.Second, life: life})
 	if err != nil {
 		return err
 	}

@@ -3,7 +3,6 @@
 package main
 
 import (
-	"cmp"
 	"flag"
 	"fmt"
 	"os"
@@ -23,12 +22,16 @@ var (
 	// binaries is where the programs under test are.
 	binaries string
 	// Built when the first test asks for it.
-	programs = sync.OnceValues(func() (string, error) { return binaries, build(binaries) })
-	faulty   = sync.OnceValues(func() (string, error) {
-		dir := filepath.Join(binaries, "faults")
-		return dir, build(dir, "-tags", "faults")
-	})
+	ordinary = sync.OnceValues(func() (settings, error) { return built("ordinary") })
+	faulty   = sync.OnceValues(func() (settings, error) { return built("faulty", "-tags", "faults") })
 )
+
+// built builds the programs and returns settings with them.
+func built(name string, args ...string) (settings, error) {
+	dir := filepath.Join(binaries, name)
+	sources, err := build(dir, args...)
+	return settings{binary: filepath.Join(dir, "signet"), orders: filepath.Join(dir, "orders"), module: sources}, err
+}
 
 func TestMain(m *testing.M) {
 	flag.Parse()
@@ -62,15 +65,14 @@ type bench struct {
 	ada     *people.Person
 }
 
-// newBench starts a cluster of the programs in a folder. more registers what else
-// a test needs.
-func newBench(t *testing.T, programs func() (string, error), s settings, more ...func(b *bench)) *bench {
+// newBench starts a cluster of programs that were built; change changes its
+// settings, and more registers what else a test needs.
+func newBench(t *testing.T, programs func() (settings, error), change func(s *settings), more ...func(b *bench)) *bench {
 	t.Helper()
-	dir, err := programs()
+	s, err := programs()
 	must(t, err)
-	s.dir, s.database = t.TempDir(), storagetest.Postgres(t)
-	s.binary, s.orders = filepath.Join(dir, "signet"), filepath.Join(dir, "orders")
-	s.drain, s.life = cmp.Or(s.drain, 3*time.Second), cmp.Or(s.life, 10*time.Minute)
+	s.dir, s.database, s.drain, s.life = t.TempDir(), storagetest.Postgres(t), 3*time.Second, 10*time.Minute
+	change(&s)
 	c, err := newCluster(s)
 	must(t, err)
 	b := &bench{cluster: c, t: t}

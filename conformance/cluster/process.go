@@ -111,10 +111,12 @@ func (p *process) end(sig syscall.Signal) error {
 	}
 }
 
+// text returns the end of the program's log.
 func (p *process) text() string {
+	const enough = 4000
 	text, err := os.ReadFile(p.log)
 	if err != nil {
 		return err.Error()
 	}
-	return string(text)
+	return string(text[max(0, len(text)-enough):])
 }

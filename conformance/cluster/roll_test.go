@@ -14,8 +14,10 @@ import (
 func TestRollingRestart(t *testing.T) {
 	t.Parallel()
 	const rate, life = 200, 3 * time.Second
-	b := newBench(t, faulty, settings{drain: 9 * time.Second, life: life,
-		env: []string{"SIGNET_FAULT_KEY_SCHEDULE=publish=10s,sign=10s,retire=15s,secret=12s,max-age=1s,token=3s,allowance=4s"}})
+	b := newBench(t, faulty, func(s *settings) {
+		s.drain, s.life = 9*time.Second, life
+		s.env = []string{"SIGNET_FAULT_KEY_SCHEDULE=publish=10s,sign=10s,retire=15s,secret=12s,max-age=1s,token=3s,allowance=4s"}
+	})
 	l, err := b.newLoad(t.Context(), b.service, b.shop, b.ada, 32, life)
 	must(t, err)
 	ctx, stop := context.WithCancel(t.Context())

@@ -16,7 +16,7 @@ import (
 // replica than the one before, in every order that the three can come in.
 func TestAnyReplicaAnyStep(t *testing.T) {
 	t.Parallel()
-	b := newBench(t, programs, settings{lanes: 6})
+	b := newBench(t, ordinary, func(s *settings) { s.lanes = 6 })
 	orders := make(map[string]bool)
 	for i, l := range b.lanes[1:] { // three go one way round, three the other
 		w, browser := b.newWalk(l, b.ada, b.shop, io.Discard)
