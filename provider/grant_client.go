@@ -86,7 +86,7 @@ func (p *Provider) answerAccessToken(r fosite.AccessRequester, answer fosite.Acc
 		}
 	}
 	body := claims.encode()
-	token, err := s.view.ring.Sign(s.award.alg, typAccessToken, body, p.now())
+	token, err := p.sign(s.view, s.award.alg, typAccessToken, body)
 	if err != nil {
 		return "", fmt.Errorf("access token: %w", err)
 	}

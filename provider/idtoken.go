@@ -70,7 +70,7 @@ func (p *Provider) answerPerson(r fosite.AccessRequester, answer fosite.AccessRe
 	if err != nil {
 		return fmt.Errorf("id token: %w", err)
 	}
-	token, err := s.view.ring.Sign(alg, typIDToken, payload, p.now())
+	token, err := p.sign(s.view, alg, typIDToken, payload)
 	if err != nil {
 		return fmt.Errorf("id token: %w", err)
 	}

@@ -35,10 +35,15 @@ func (p *Provider) keepKeys(ctx context.Context) {
 			return
 		case <-time.After(wait + rand.N(spread)):
 		}
-		next, err := p.keeper.Advance(ctx, p.sharedNow())
+		var next time.Time
+		err := p.job(ctx, "keys", func(ctx context.Context) (err error) {
+			next, err = p.keeper.Advance(ctx, p.sharedNow())
+			return err
+		})
 		switch {
 		case err == nil:
 			failing = false
+			p.metrics.keysKept.Store(p.now().UnixMilli())
 			wait = min(max(next.Sub(p.sharedNow()), least), p.policy.KeysEvery)
 			continue
 		case ctx.Err() == nil && !failing:

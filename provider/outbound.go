@@ -9,8 +9,14 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"sync/atomic"
 	"syscall"
 	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
 )
 
 const (
@@ -25,12 +31,15 @@ const (
 type Outbound struct {
 	client *http.Client
 	allow  []netip.Prefix
+	tracer trace.Tracer
+	// How fetches ended.
+	fetched, failed *atomic.Int64
 }
 
 // NewOutbound returns a fetcher that may also reach the allowed networks,
 // over plain http too.
 func NewOutbound(allow []netip.Prefix) *Outbound {
-	o := &Outbound{allow: allow}
+	o := &Outbound{allow: allow, tracer: noop.Tracer{}, fetched: new(atomic.Int64), failed: new(atomic.Int64)}
 	dialer := &net.Dialer{Timeout: outboundTimeout, Control: o.checkDial}
 	o.client = &http.Client{
 		Timeout: outboundTimeout,
@@ -46,6 +55,13 @@ func NewOutbound(allow []netip.Prefix) *Outbound {
 		},
 	}
 	return o
+}
+
+// traced returns the same fetcher, whose fetches are part of traces.
+func (o *Outbound) traced(t trace.Tracer) *Outbound {
+	traced := *o
+	traced.tracer = t
+	return &traced
 }
 
 // notPublic lists networks that are not the public internet beyond what
@@ -99,12 +115,27 @@ func (o *Outbound) allowed(addr netip.Addr) bool {
 	return false
 }
 
-// Get returns the body of a 200 answer of at most 64 KiB.
+// Get returns the body of a 200 answer of at most 64 KiB. The other side is not
+// told of the trace this may be part of.
 func (o *Outbound) Get(ctx context.Context, target string) ([]byte, error) {
 	u, err := url.Parse(target)
 	if err != nil {
 		return nil, fmt.Errorf("outbound URL: %w", err)
 	}
+	ctx, span := o.tracer.Start(ctx, "fetch", trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(
+		attribute.String("http.request.method", http.MethodGet), attribute.String("server.address", u.Hostname())))
+	defer span.End()
+	body, err := o.get(ctx, u)
+	if err != nil {
+		o.failed.Add(1)
+		span.SetStatus(codes.Error, "")
+		return nil, err
+	}
+	o.fetched.Add(1)
+	return body, nil
+}
+
+func (o *Outbound) get(ctx context.Context, u *url.URL) ([]byte, error) {
 	if u.Scheme != "https" {
 		// Plain http only to an address the operator allowed by number.
 		addr, err := netip.ParseAddr(u.Hostname())
@@ -112,7 +143,7 @@ func (o *Outbound) Get(ctx context.Context, target string) ([]byte, error) {
 			return nil, errors.New("outbound URL: want https")
 		}
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
 	if err != nil {
 		return nil, fmt.Errorf("outbound request: %w", err)
 	}

@@ -13,14 +13,17 @@ import (
 	"github.com/ory/fosite"
 	"github.com/ory/fosite/i18n"
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
 
 	"github.com/signet-oidc/signet/provider/keys"
 	"github.com/signet-oidc/signet/provider/revocation"
 	"github.com/signet-oidc/signet/storage"
 )
 
-// Config is what a Provider is made of. All fields but Schedule, FeedScope and Registration
-// are required.
+// Config is what a Provider is made of. All fields but Schedule, FeedScope,
+// Registration and Tracer are required.
 type Config struct {
 	Issuer Issuer
 	Store  storage.Store
@@ -38,6 +41,7 @@ type Config struct {
 	Registration Registration
 	Outbound     *Outbound
 	Metrics      prometheus.Registerer
+	Tracer       trace.Tracer // of jobs and fetches; nil: none
 	Log          *slog.Logger
 	Now          func() time.Time
 }
@@ -70,6 +74,7 @@ type Provider struct {
 
 	largeTokens *cache[string, time.Time] // by client: when its tokens' size was last warned of
 	metrics     *metrics
+	tracer      trace.Tracer
 	metadata    *document
 
 	statusLists   *revocation.StatusLists
@@ -86,6 +91,10 @@ func New(ctx context.Context, cfg Config) (*Provider, error) {
 	if cfg.Schedule == (keys.Schedule{}) {
 		cfg.Schedule = keys.DefaultSchedule()
 	}
+	if cfg.Tracer == nil {
+		cfg.Tracer = noop.Tracer{}
+	}
+	outbound := cfg.Outbound.traced(cfg.Tracer)
 	if err := cfg.Schedule.Validate(cfg.Policy.JWKSMaxAge, max(cfg.Policy.MaxAccessTokenLifetime, cfg.Policy.IDTokenLifetime)); err != nil {
 		return nil, fmt.Errorf("keys: %w", err)
 	}
@@ -105,8 +114,9 @@ func New(ctx context.Context, cfg Config) (*Provider, error) {
 		registrations: newThrottle(limit{burst: 20, perSecond: 1. / 30}, limit{burst: 20, perSecond: 1. / 30}),
 
 		hashing:    newHashGate(cfg.Policy.PasswordHashes, cfg.Policy.PasswordQueue),
-		remoteKeys: newRemoteKeys(cfg.Outbound, cfg.Policy.CachedClients),
+		remoteKeys: newRemoteKeys(outbound, cfg.Policy.CachedClients),
 		tokens:     newCache[[sha256.Size]byte, *issued](cfg.Policy.CachedTokens),
+		tracer:     cfg.Tracer,
 		feedScope:  cfg.FeedScope,
 		feedPlaces: newFeedPlaces(cfg.Policy.FeedConnections),
 
@@ -135,7 +145,8 @@ func New(ctx context.Context, cfg Config) (*Provider, error) {
 		return nil, err
 	}
 	p.fosite = p.composeFosite()
-	p.metrics = newMetrics(cfg.Metrics, p.registry, p.clock, p.now)
+	p.metrics = newMetrics(cfg.Metrics)
+	p.metrics.watch(cfg.Metrics, p, outbound)
 	p.metadata = p.newMetadata()
 	if err := p.registry.refresh(ctx); err != nil {
 		return nil, err
@@ -228,6 +239,17 @@ func (p *Provider) Run(ctx context.Context) {
 	group.Wait()
 }
 
+// job runs one round of what goes on in the background, as a trace of its own.
+func (p *Provider) job(ctx context.Context, name string, round func(context.Context) error) error {
+	ctx, span := p.tracer.Start(ctx, name, trace.WithNewRoot())
+	defer span.End()
+	err := round(ctx)
+	if err != nil {
+		span.SetStatus(codes.Error, "")
+	}
+	return err
+}
+
 // Ready returns why this replica should get no requests now, or nil.
 func (p *Provider) Ready(ctx context.Context) error {
 	v, err := p.registry.view(ctx)
@@ -256,11 +278,15 @@ func (p *Provider) prune(ctx context.Context) {
 		case <-tick.C:
 		}
 		for gone := batch; gone > 0; {
-			err := p.store.Update(ctx, func(ctx context.Context, tx storage.Tx) (err error) {
-				gone, err = tx.PruneExpired(ctx, p.now(), batch)
-				return err
+			err := p.job(ctx, "prune", func(ctx context.Context) error {
+				return p.store.Update(ctx, func(ctx context.Context, tx storage.Tx) (err error) {
+					gone, err = tx.PruneExpired(ctx, p.now(), batch)
+					return err
+				})
 			})
-			if err != nil {
+			if err == nil {
+				p.metrics.pruned.Add(float64(gone))
+			} else {
 				if ctx.Err() == nil {
 					p.log.Warn("expired rows were not removed; the next round tries again", "cause", err.Error())
 				}

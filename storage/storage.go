@@ -75,6 +75,9 @@ type Store interface {
 	// Ping returns ErrUnavailable when the database cannot be reached.
 	Ping(ctx context.Context) error
 
+	// Load tells how busy the connections are at this moment.
+	Load() Load
+
 	// Close releases every connection. Calls that are under way may fail.
 	Close() error
 }

@@ -14,6 +14,10 @@ import (
 	"strings"
 
 	"github.com/go-chi/chi/v5"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/signet-oidc/signet/provider"
 )
@@ -30,7 +34,7 @@ func (s *Server) requestID(next http.Handler) http.Handler {
 }
 
 // clientAddress leaves the address of the client, without port, in
-// RemoteAddr. X-Forwarded-For is believed only as far as trusted proxies
+// RemoteAddr, where those who have the request already find it too. X-Forwarded-For is believed only as far as trusted proxies
 // wrote it: from the right, up to the first address that is none of them.
 func (s *Server) clientAddress(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -39,6 +43,9 @@ func (s *Server) clientAddress(next http.Handler) http.Handler {
 			host = r.RemoteAddr
 		}
 		if trusted := s.trusted.Load(); len(*trusted) > 0 && contains(*trusted, host) {
+			if rec, ok := w.(*recorder); ok {
+				rec.proxied = true
+			}
 			hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
 			for i := len(hops) - 1; i >= 0; i-- {
 				hop := strings.TrimSpace(hops[i])
@@ -78,10 +85,11 @@ func contains(networks []netip.Prefix, host string) bool {
 // recorder remembers what was answered, for the request's line in the log.
 type recorder struct {
 	http.ResponseWriter
-	status int
-	bytes  int
-	notes  []slog.Attr
-	quiet  bool // the line is worth nothing when all is well
+	status  int
+	bytes   int
+	notes   []slog.Attr
+	quiet   bool // the line is worth nothing when all is well
+	proxied bool // a trusted proxy sent the request
 }
 
 // Note implements provider.Noter.
@@ -147,6 +155,47 @@ func quiet(next http.Handler) http.Handler {
 			rec.quiet = true
 		}
 		next.ServeHTTP(w, r)
+	})
+}
+
+// trace makes a span of the request, named by its route: never by what somebody
+// sent. It is part of a trace that a trusted proxy tells of (W3C Trace Context
+// §3.2). Anybody else's is only linked to, for it would decide what is recorded.
+func (s *Server) trace(next http.Handler) http.Handler {
+	if s.tracer == nil {
+		return next
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		rec, ok := w.(*recorder)
+		if !ok {
+			next.ServeHTTP(w, r)
+			return
+		}
+		ctx, route := r.Context(), chi.RouteContext(r.Context()).RoutePattern()
+		opts := []trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindServer), trace.WithAttributes(
+			attribute.String("http.request.method", r.Method), // one of the router's
+			attribute.String("http.route", route),
+			attribute.String("signet.request_id", w.Header().Get(provider.RequestIDHeader)))}
+		told := trace.SpanContextFromContext(propagation.TraceContext{}.Extract(context.Background(), propagation.HeaderCarrier(r.Header))).
+			WithTraceState(trace.TraceState{})
+		switch {
+		case told.IsValid() && rec.proxied:
+			ctx = trace.ContextWithRemoteSpanContext(ctx, told)
+		case told.IsValid():
+			opts = append(opts, trace.WithLinks(trace.Link{SpanContext: told}))
+		}
+		ctx, span := s.tracer.Start(ctx, r.Method+" "+route, opts...)
+		rec.Note(slog.String("trace_id", span.SpanContext().TraceID().String()))
+		status := http.StatusInternalServerError // of a panic
+		defer func() {
+			span.SetAttributes(attribute.Int("http.response.status_code", status))
+			if status >= http.StatusInternalServerError {
+				span.SetStatus(codes.Error, "")
+			}
+			span.End()
+		}()
+		next.ServeHTTP(w, r.WithContext(ctx))
+		status = rec.status
 	})
 }
 

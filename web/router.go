@@ -15,7 +15,7 @@ import (
 func (s *Server) Public() http.Handler {
 	p, base := s.provider, s.issuer.Path()
 	r := chi.NewRouter()
-	r.Use(s.requestID, s.clientAddress, s.observe, s.recover, s.headers, middleware.GetHead)
+	r.Use(s.requestID, s.observe, s.clientAddress, s.recover, s.headers, middleware.GetHead)
 
 	// Documents that any site may read, prepared in memory. Where the issuer
 	// has a path, RFC 8414 §3.1 puts it behind the well-known part and OpenID
@@ -42,7 +42,7 @@ func (s *Server) Public() http.Handler {
 
 	// Protocol endpoints. They check the method themselves.
 	r.Group(func(r chi.Router) {
-		r.Use(s.bound)
+		r.Use(s.trace, s.bound)
 		r.HandleFunc(base+provider.PathIntrospection, p.Introspect)
 		// Apps send browsers here, also by POST. That is answered with a
 		// redirect to a GET and changes nothing.
@@ -65,7 +65,7 @@ func (s *Server) Public() http.Handler {
 
 	// Pages: their forms are posted by themselves only.
 	r.Group(func(r chi.Router) {
-		r.Use(s.bound, s.crossOrigin.Handler)
+		r.Use(s.trace, s.bound, s.crossOrigin.Handler)
 		r.Get(base+"/", s.home)
 		if base != "" {
 			r.Get(base, s.home)

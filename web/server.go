@@ -11,12 +11,14 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/signet-oidc/signet/provider"
 	"github.com/signet-oidc/signet/templates"
 )
 
-// Config is what a Server is made of. All fields but TrustedProxies are required.
+// Config is what a Server is made of. All fields but TrustedProxies and Tracer
+// are required.
 type Config struct {
 	Issuer         provider.Issuer
 	Provider       *provider.Provider
@@ -24,6 +26,7 @@ type Config struct {
 	RequestTimeout time.Duration
 	Registerer     prometheus.Registerer
 	Gatherer       prometheus.Gatherer
+	Tracer         trace.Tracer // nil: requests are not traced
 	Log            *slog.Logger
 	Now            func() time.Time
 }
@@ -38,6 +41,7 @@ type Server struct {
 	requestTimeout time.Duration
 	gatherer       prometheus.Gatherer
 	metrics        *metrics
+	tracer         trace.Tracer // or nil
 	log            *slog.Logger
 	now            func() time.Time
 	trusted        atomic.Pointer[[]netip.Prefix]
@@ -56,6 +60,7 @@ func New(cfg Config) *Server {
 		requestTimeout: cfg.RequestTimeout,
 		gatherer:       cfg.Gatherer,
 		metrics:        newMetrics(cfg.Registerer),
+		tracer:         cfg.Tracer,
 		log:            cfg.Log,
 		now:            cfg.Now,
 	}

@@ -67,6 +67,7 @@ type Config struct {
 	Migrate        bool // also on PostgreSQL
 	LogLevel       slog.Level
 	Drain          time.Duration
+	Traces         bool
 }
 
 // databaseURL says which database: SQLite's file or PostgreSQL's URL.
@@ -142,6 +143,7 @@ func (f serveFlags) validate(a *app) (Config, error) {
 	if c.Drain, err = time.ParseDuration(f.Drain); err != nil || c.Drain < 0 {
 		bad("--drain", fmt.Sprintf("%q is not a duration", f.Drain), "write it as 15s or 1m")
 	}
+	c.Traces = traces(bad)
 	return c, faults.Err()
 }
 

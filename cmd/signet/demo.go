@@ -192,7 +192,7 @@ func loopback(host string, port uint16) string {
 // seed registers the samples, as the README's commands do, writes down in d
 // what people need of them, and returns the shop's secret.
 func (a *app) seed(ctx context.Context, cfg Config, d *demo) (shopSecret string, err error) {
-	store, err := a.openStore(ctx, cfg.Database, false)
+	store, err := a.openStore(ctx, cfg.Database, false, nil)
 	if err != nil {
 		return "", err
 	}

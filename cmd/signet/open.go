@@ -59,7 +59,7 @@ func (a *app) connect(ctx context.Context, admit func(databaseURL) error) (*inst
 }
 
 func (a *app) connectTo(ctx context.Context, db databaseURL, kek kekSource) (*instance, error) {
-	store, err := a.openStore(ctx, db, false)
+	store, err := a.openStore(ctx, db, false, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -153,8 +153,8 @@ func (i *instance) sealer(ctx context.Context) (*keys.Sealer, error) {
 
 // openStore opens the database and holds its schema to this program's: SQLite
 // is brought up to date, PostgreSQL only with migrate, for other replicas may
-// still run the release before. A newer schema is refused.
-func (a *app) openStore(ctx context.Context, db databaseURL, migrate bool) (storage.Store, error) {
+// still run the release before. A newer schema is refused. o may be nil.
+func (a *app) openStore(ctx context.Context, db databaseURL, migrate bool, o storage.Observer) (storage.Store, error) {
 	schema, err := openSchema(db)
 	if err != nil {
 		return nil, err
@@ -178,9 +178,9 @@ func (a *app) openStore(ctx context.Context, db databaseURL, migrate bool) (stor
 		}
 	}
 	if db.sqlite != "" {
-		return sqlite.Open(ctx, db.sqlite, sqlite.Options{})
+		return sqlite.Open(ctx, db.sqlite, sqlite.Options{Observer: o})
 	}
-	return postgres.Open(ctx, db.postgres, postgres.Options{})
+	return postgres.Open(ctx, db.postgres, postgres.Options{Observer: o})
 }
 
 // openSealer reads the key-encryption key. Beside a SQLite database that has

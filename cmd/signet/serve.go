@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -15,8 +16,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/signet-oidc/signet/provider"
 	"github.com/signet-oidc/signet/provider/keys"
@@ -109,12 +109,13 @@ type running struct {
 	failed      chan error // a listener that broke
 	stopWork    context.CancelFunc
 	worked      chan struct{} // closed when the background work has ended
+	flushTraces func()        // sends the last of them
 }
 
 // start wires the whole house together and begins to serve. It is the one
 // place that knows every part.
 func (a *app) start(ctx context.Context, cfg Config) (_ *running, err error) {
-	s := &running{failed: make(chan error, 2), worked: make(chan struct{})}
+	s := &running{failed: make(chan error, 2), worked: make(chan struct{}), flushTraces: func() {}}
 	if cfg.TLSCert != "" {
 		if err := s.loadCertificate(cfg); err != nil {
 			return nil, err
@@ -131,9 +132,19 @@ func (a *app) start(ctx context.Context, cfg Config) (_ *running, err error) {
 	if s.admin, err = listen("--admin-listen", cfg.AdminListen); err != nil {
 		return nil, err
 	}
-	if s.store, err = a.openStore(ctx, cfg.Database, cfg.Migrate); err != nil {
+	var tracer trace.Tracer
+	if cfg.Traces {
+		if tracer, s.flushTraces, err = startTracing(ctx, a.log); err != nil {
+			return nil, err
+		}
+		a.log = slog.New(tracedLog{a.log.Handler()})
+	}
+	registry, now := newFigures(), func() time.Time { return time.Now().UTC() }
+	observer := newDatabaseObserver(cfg.Database, registry, tracer, now)
+	if s.store, err = a.openStore(ctx, cfg.Database, cfg.Migrate, observer); err != nil {
 		return nil, err
 	}
+	registerDatabase(registry, s.store)
 	if s.store, err = a.withFailpoints(s.store); err != nil {
 		return nil, err
 	}
@@ -141,25 +152,22 @@ func (a *app) start(ctx context.Context, cfg Config) (_ *running, err error) {
 	if err != nil {
 		return nil, err
 	}
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	policy, schedule, err := lifetimes()
 	if err != nil {
 		return nil, err
 	}
-	now := func() time.Time { return time.Now().UTC() }
 	p, err := provider.New(ctx, provider.Config{
 		Issuer: cfg.Issuer, Store: s.store, Sealer: sealer, Algorithms: keys.Algorithms(), Policy: policy, Schedule: schedule,
 		FeedScope: cfg.FeedScope, Registration: cfg.Registration,
 		Outbound: provider.NewOutbound(cfg.OutboundAllow),
-		Metrics:  registry, Log: a.log, Now: now,
+		Metrics:  registry, Tracer: tracer, Log: a.log, Now: now,
 	})
 	if err != nil {
 		return nil, err
 	}
 	s.web = web.New(web.Config{
 		Issuer: cfg.Issuer, Provider: p, TrustedProxies: cfg.TrustedProxies, RequestTimeout: policy.RequestTimeout,
-		Registerer: registry, Gatherer: registry, Log: a.log, Now: now,
+		Registerer: registry, Gatherer: registry, Tracer: tracer, Log: a.log, Now: now,
 	})
 
 	work, stopWork := context.WithCancel(context.WithoutCancel(ctx))
@@ -276,6 +284,7 @@ func (s *running) stop(limit time.Duration) error {
 	}
 	s.stopWork()
 	<-s.worked
+	s.flushTraces()
 	return errors.Join(append(errs, s.store.Close())...)
 }
 
@@ -288,4 +297,5 @@ func (s *running) close() {
 	if s.store != nil {
 		_ = s.store.Close()
 	}
+	s.flushTraces()
 }

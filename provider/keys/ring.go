@@ -289,6 +289,32 @@ func (r *Ring) signing(s slot, now time.Time) *key {
 	return nil
 }
 
+// Turn is whose turn it is to sign for a purpose with an algorithm.
+type Turn struct {
+	Purpose, Alg string
+	Since, Until time.Time // of the key that signs; zero when none may
+	Successors   int       // keys that wait for their turn
+}
+
+// Turns returns the turns at now: for tokens, one for each of the algorithms,
+// and one for the revocation feed.
+func (r *Ring) Turns(algs []string, now time.Time) []Turn {
+	var all []Turn
+	for _, s := range slots(algs) {
+		t := Turn{Purpose: s.purpose, Alg: s.alg}
+		for _, k := range r.signers[s] {
+			if state(k.row, now) == StateNext {
+				t.Successors++
+			}
+		}
+		if k := r.signing(s, now); k != nil {
+			t.Since, t.Until = k.row.SignFrom, k.row.SignUntil
+		}
+		all = append(all, t)
+	}
+	return all
+}
+
 // PublicKey returns the public key with this kid and the one algorithm it is
 // used with, if it signs or signed tokens and is published.
 func (r *Ring) PublicKey(kid string) (public crypto.PublicKey, alg string, ok bool) {

@@ -40,12 +40,15 @@ const (
 type Options struct {
 	// MaxConns limits the pool; 0 means the URL's pool_max_conns, or 16.
 	MaxConns int
+	// Observer, unless nil, is told of what is done.
+	Observer storage.Observer
 }
 
 // Store implements storage.Store.
 type Store struct {
 	*sqlstore.Reader
-	pool *pgxpool.Pool
+	pool     *pgxpool.Pool
+	observer storage.Observer // or nil
 }
 
 // Open connects to the database that the URL (or keyword/value string) names.
@@ -63,7 +66,10 @@ func Open(ctx context.Context, url string, opts Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open database: %w", err)
 	}
-	s := &Store{Reader: sqlstore.NewReader(executor{pool, callTimeout}), pool: pool}
+	s := &Store{
+		Reader: sqlstore.NewReader(sqlstore.Observe(executor{pool, callTimeout}, opts.Observer, storage.OpRead)),
+		pool:   pool, observer: opts.Observer,
+	}
 	if err := s.Ping(ctx); err != nil {
 		pool.Close()
 		return nil, err
@@ -166,6 +172,10 @@ func poolConfig(url string, opts Options) (*pgxpool.Config, error) {
 
 // Update implements storage.Store.
 func (s *Store) Update(ctx context.Context, fn func(ctx context.Context, tx storage.Tx) error) error {
+	return storage.Observed(ctx, s.observer, storage.OpUpdate, func(ctx context.Context) error { return s.update(ctx, fn) })
+}
+
+func (s *Store) update(ctx context.Context, fn func(ctx context.Context, tx storage.Tx) error) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	for attempt := 1; ; attempt++ {
@@ -192,7 +202,7 @@ func (s *Store) attempt(ctx context.Context, fn func(ctx context.Context, tx sto
 	}
 	t := &transaction{conn: conn}
 	defer t.end(ctx) // whatever fn does
-	tx := sqlstore.NewTx(executor{t, 0})
+	tx := sqlstore.NewTx(sqlstore.Observe(executor{t, 0}, s.observer, storage.OpStatement))
 	err = fn(ctx, tx)
 	if err == nil {
 		err = tx.Err()
@@ -208,6 +218,10 @@ func (s *Store) attempt(ctx context.Context, fn func(ctx context.Context, tx sto
 
 // View implements storage.Store.
 func (s *Store) View(ctx context.Context, fn func(ctx context.Context, r storage.Reader) error) error {
+	return storage.Observed(ctx, s.observer, storage.OpView, func(ctx context.Context) error { return s.view(ctx, fn) })
+}
+
+func (s *Store) view(ctx context.Context, fn func(ctx context.Context, r storage.Reader) error) error {
 	ctx, cancel := context.WithTimeout(ctx, viewTimeout)
 	defer cancel()
 	opts := pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}
@@ -216,7 +230,7 @@ func (s *Store) View(ctx context.Context, fn func(ctx context.Context, r storage
 		if _, err := ptx.Exec(ctx, `SELECT set_config('statement_timeout', $1, true)`, limit); err != nil {
 			return err
 		}
-		return fn(ctx, sqlstore.NewReader(executor{ptx, 0}))
+		return fn(ctx, sqlstore.NewReader(sqlstore.Observe(executor{ptx, 0}, s.observer, storage.OpStatement)))
 	}))
 }
 
@@ -239,6 +253,15 @@ func (s *Store) Ping(ctx context.Context) error {
 		return fmt.Errorf("reach the database: %w", classify(err))
 	}
 	return nil
+}
+
+// Load implements storage.Store.
+func (s *Store) Load() storage.Load {
+	stat := s.pool.Stat()
+	return storage.Load{
+		Limit: int(stat.MaxConns()), Open: int(stat.TotalConns()), Busy: int(stat.AcquiredConns()),
+		Waits: stat.EmptyAcquireCount(), Waited: stat.EmptyAcquireWaitTime(),
+	}
 }
 
 // Close implements storage.Store.

@@ -6,6 +6,7 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/signet-oidc/signet/storage"
@@ -163,6 +164,15 @@ type readers struct {
 	db     *sql.DB
 	idle   chan *conn // nil stands for one that is still to be opened
 	closed chan struct{}
+	waits  waits
+}
+
+// waits counts how often callers had to wait for a connection, and how long.
+type waits struct{ count, nanoseconds atomic.Int64 }
+
+func (w *waits) add(since time.Time) {
+	w.count.Add(1)
+	w.nanoseconds.Add(int64(time.Since(since)))
 }
 
 func newReaders(db *sql.DB, n int) *readers {
@@ -177,19 +187,32 @@ func newReaders(db *sql.DB, n int) *readers {
 func (r *readers) acquire(ctx context.Context) (*conn, error) {
 	select {
 	case c := <-r.idle:
-		if c != nil {
-			return c, nil
-		}
-		c, err := connect(r.db)
-		if err != nil {
-			r.idle <- nil
-		}
-		return c, err
+		return r.opened(c)
+	case <-r.closed:
+		return nil, errClosed
+	default:
+	}
+	defer r.waits.add(time.Now())
+	select {
+	case c := <-r.idle:
+		return r.opened(c)
 	case <-ctx.Done():
 		return nil, classify(ctx.Err())
 	case <-r.closed:
 		return nil, errClosed
 	}
+}
+
+// opened returns c, or, for nil, a connection that is opened now.
+func (r *readers) opened(c *conn) (*conn, error) {
+	if c != nil {
+		return c, nil
+	}
+	c, err := connect(r.db)
+	if err != nil {
+		r.idle <- nil
+	}
+	return c, err
 }
 
 func (r *readers) Exec(context.Context, string, ...any) (int64, error) {

@@ -32,14 +32,17 @@ type Options struct {
 	// Readers is the number of connections that read; 0 means the number of
 	// CPUs, but at least 4.
 	Readers int
+	// Observer, unless nil, is told of what is done.
+	Observer storage.Observer
 }
 
 // Store implements storage.Store.
 type Store struct {
 	*sqlstore.Reader
-	readers *readers
-	writer  *writer
-	close   func() error // once
+	readers  *readers
+	writer   *writer
+	observer storage.Observer // or nil
+	close    func() error     // once
 }
 
 // Open opens the database file, and creates it, readable by its owner only,
@@ -61,9 +64,9 @@ func Open(ctx context.Context, path string, opts Options) (*Store, error) {
 	if err != nil {
 		return nil, errors.Join(err, write.Close())
 	}
-	s := &Store{readers: newReaders(read, opts.Readers), writer: newWriter(write)}
+	s := &Store{readers: newReaders(read, opts.Readers), writer: newWriter(write, opts.Observer), observer: opts.Observer}
 	s.close = sync.OnceValue(func() error { return errors.Join(s.writer.close(), s.readers.close()) })
-	s.Reader = sqlstore.NewReader(s.readers)
+	s.Reader = sqlstore.NewReader(sqlstore.Observe(s.readers, opts.Observer, storage.OpRead))
 	// The writer goes first: it makes the file a WAL database.
 	if err := s.writer.check(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("open %s: %w", path, err), s.Close())
@@ -176,12 +179,16 @@ func syncDir(dir string) error {
 
 // Update implements storage.Store.
 func (s *Store) Update(ctx context.Context, fn func(ctx context.Context, tx storage.Tx) error) error {
-	return s.writer.update(ctx, fn)
+	return storage.Observed(ctx, s.observer, storage.OpUpdate, func(ctx context.Context) error { return s.writer.update(ctx, fn) })
 }
 
 // View implements storage.Store. A read transaction of SQLite sees the file as
 // it was at its first read.
 func (s *Store) View(ctx context.Context, fn func(ctx context.Context, r storage.Reader) error) error {
+	return storage.Observed(ctx, s.observer, storage.OpView, func(ctx context.Context) error { return s.view(ctx, fn) })
+}
+
+func (s *Store) view(ctx context.Context, fn func(ctx context.Context, r storage.Reader) error) error {
 	c, err := s.readers.acquire(ctx)
 	if err != nil {
 		return err
@@ -198,7 +205,7 @@ func (s *Store) View(ctx context.Context, fn func(ctx context.Context, r storage
 			c = nil // another is opened in its place
 		}
 	}()
-	return fn(ctx, sqlstore.NewReader(c))
+	return fn(ctx, sqlstore.NewReader(sqlstore.Observe(c, s.observer, storage.OpStatement)))
 }
 
 // otherProcesses is how often Changes looks for what others appended.
@@ -215,6 +222,7 @@ func (s *Store) Changes(ctx context.Context) <-chan struct{} {
 		}
 	}
 	leave := s.writer.onAppend(tell)
+	unseen := sqlstore.NewReader(s.readers) // no figures for what is asked so often
 	go func() {
 		defer leave()
 		tick := time.NewTicker(otherProcesses)
@@ -226,7 +234,7 @@ func (s *Store) Changes(ctx context.Context) <-chan struct{} {
 				return
 			case <-tick.C:
 			}
-			log, err := s.RevocationLog(ctx)
+			log, err := unseen.RevocationLog(ctx)
 			if err == nil && (log.Seq != seen.Seq || log.FeedID != seen.FeedID) {
 				seen = log
 				tell()
@@ -252,6 +260,18 @@ func (s *Store) Ping(ctx context.Context) error {
 		return fmt.Errorf("reach the database: %w", err)
 	}
 	return nil
+}
+
+// Load implements storage.Store: of the readers, and of the writer, which every
+// update under way waits for or has.
+func (s *Store) Load() storage.Load {
+	idle := len(s.readers.idle)
+	return storage.Load{
+		Limit: cap(s.readers.idle) + 1, Open: s.readers.db.Stats().OpenConnections + s.writer.db.Stats().OpenConnections,
+		Busy:   cap(s.readers.idle) - idle + int(s.writer.busy.Load()),
+		Waits:  s.readers.waits.count.Load() + s.writer.waits.count.Load(),
+		Waited: time.Duration(s.readers.waits.nanoseconds.Load() + s.writer.waits.nanoseconds.Load()),
+	}
 }
 
 // Close implements storage.Store. It waits for the calls under way.

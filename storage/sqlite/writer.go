@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/signet-oidc/signet/storage"
 	"github.com/signet-oidc/signet/storage/sqlstore"
@@ -26,6 +28,10 @@ type writer struct {
 	quit  chan struct{}
 	ended chan struct{}
 
+	observer storage.Observer // or nil
+	busy     atomic.Int32     // 1 while a transaction is under way
+	waits    waits
+
 	mu        sync.Mutex
 	listeners map[int]func() // called after entries of the revocation log were committed
 	listened  int
@@ -41,8 +47,8 @@ type job struct {
 	appended bool // to the revocation log
 }
 
-func newWriter(db *sql.DB) *writer {
-	w := &writer{db: db, jobs: make(chan *job), quit: make(chan struct{}), ended: make(chan struct{}), listeners: make(map[int]func())}
+func newWriter(db *sql.DB, o storage.Observer) *writer {
+	w := &writer{db: db, observer: o, jobs: make(chan *job), quit: make(chan struct{}), ended: make(chan struct{}), listeners: make(map[int]func())}
 	go w.run()
 	return w
 }
@@ -50,16 +56,12 @@ func newWriter(db *sql.DB) *writer {
 // update runs fn, in the caller's goroutine, when it is its turn.
 func (w *writer) update(ctx context.Context, fn func(ctx context.Context, tx storage.Tx) error) error {
 	j := &job{ctx: ctx, turn: make(chan *conn), back: make(chan error, 1), result: make(chan error, 1)}
-	select {
-	case w.jobs <- j:
-	case <-ctx.Done():
-		return classify(ctx.Err())
-	case <-w.quit:
-		return errClosed
+	if err := w.queue(ctx, j); err != nil {
+		return err
 	}
 	select {
 	case c := <-j.turn:
-		j.work(c, fn)
+		j.work(sqlstore.Observe(c, w.observer, storage.OpStatement), fn)
 		return <-j.result
 	case err := <-j.result: // no transaction could be begun
 		return err
@@ -68,14 +70,32 @@ func (w *writer) update(ctx context.Context, fn func(ctx context.Context, tx sto
 	}
 }
 
+// queue hands the job to the writer, when that takes one.
+func (w *writer) queue(ctx context.Context, j *job) error {
+	select {
+	case w.jobs <- j:
+		return nil
+	default:
+	}
+	defer w.waits.add(time.Now())
+	select {
+	case w.jobs <- j:
+		return nil
+	case <-ctx.Done():
+		return classify(ctx.Err())
+	case <-w.quit:
+		return errClosed
+	}
+}
+
 var errAbandoned = errors.New("update did not return")
 
 // work runs fn and gives the connection back whatever fn does: a panic or
 // runtime.Goexit goes on in the caller's goroutine, without its changes.
-func (j *job) work(c *conn, fn func(ctx context.Context, tx storage.Tx) error) {
+func (j *job) work(db sqlstore.DB, fn func(ctx context.Context, tx storage.Tx) error) {
 	err := errAbandoned
 	defer func() { j.back <- err }()
-	tx := sqlstore.NewTx(c)
+	tx := sqlstore.NewTx(db)
 	failed := fn(j.ctx, tx)
 	if failed == nil {
 		failed = tx.Err()
@@ -101,6 +121,8 @@ func (w *writer) run() {
 
 // batch runs a job and those that wait behind it in one transaction.
 func (w *writer) batch(j *job) {
+	w.busy.Store(1)
+	defer w.busy.Store(0)
 	if err := w.begin(); err != nil {
 		for ; j != nil; j = w.next() { // they would only wait as long, one by one
 			j.result <- err
