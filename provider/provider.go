@@ -108,7 +108,7 @@ func New(ctx context.Context, cfg Config) (*Provider, error) {
 		throttle: newThrottle(limit{burst: 20, perSecond: 0.2}, limit{burst: 200, perSecond: 5}),
 		pushes:   newThrottle(limit{burst: 60, perSecond: 1}, limit{burst: 300, perSecond: 5}),
 		fetches:  newThrottle(limit{burst: 20, perSecond: 1}, limit{burst: 50, perSecond: 10}),
-		outbound: cfg.Outbound,
+		outbound: outbound,
 
 		registration:  cfg.Registration,
 		registrations: newThrottle(limit{burst: 20, perSecond: 1. / 30}, limit{burst: 20, perSecond: 1. / 30}),

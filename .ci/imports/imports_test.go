@@ -48,6 +48,10 @@ var kept = map[string][]string{
 	"modernc.org/sqlite":       {"storage/sqlite", "cmd/orders"},
 	"github.com/pressly/goose": {"migrations"},
 	"github.com/chromedp":      {"conformance"},
+
+	"go.opentelemetry.io":                {"cmd/signet", "web", "provider"},
+	"go.opentelemetry.io/otel/sdk":       {"cmd/signet"}, // who is traced does not know where to
+	"go.opentelemetry.io/otel/exporters": {"cmd/signet"},
 }
 
 func TestImports(t *testing.T) {
@@ -98,6 +102,7 @@ func TestRefusal(t *testing.T) {
 		{"verify", module + "cmd/orders/app", "may enter"},
 		{"web", "github.com/ory/fosite", "kept to"},
 		{"provider", "github.com/jackc/pgx/v5", "kept to"},
+		{"provider", "go.opentelemetry.io/otel/sdk/trace", "kept to"},
 		{"verify", "github.com/google/uuid", "standard library"},
 		{"verify", "github.com/go-jose/go-jose/v3", "standard library"},
 		{"attic", module + "storage", "no room"},

@@ -99,7 +99,8 @@ func summary(statement string) string {
 	for i, word := range words[:max(0, len(words)-1)] {
 		switch word {
 		case "FROM", "INTO", "UPDATE":
-			return words[0] + " " + strings.Trim(words[i+1], "(),;")
+			table, _, _ := strings.Cut(words[i+1], "(")
+			return words[0] + " " + table
 		}
 	}
 	return words[0]

@@ -17,6 +17,7 @@ import (
 	"go.opentelemetry.io/otel/sdk/resource"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
 )
 
 // flushTimeout is how long the last spans may take on their way when the
@@ -92,7 +93,37 @@ func startTracing(ctx context.Context, log *slog.Logger) (_ trace.Tracer, flush 
 			log.Warn("the last traces were not sent", "cause", err.Error())
 		}
 	}
-	return spans.Tracer("github.com/signet-oidc/signet", trace.WithInstrumentationVersion(version)), flush, nil
+	return discreetTracer{spans.Tracer("github.com/signet-oidc/signet", trace.WithInstrumentationVersion(version))}, flush, nil
+}
+
+// discreetTracer keeps traces to what this program puts into them. Libraries add
+// spans where they find one in the context: fosite's hold the whole text of
+// errors, with clients and addresses.
+type discreetTracer struct{ trace.Tracer }
+
+// Start implements trace.Tracer.
+func (t discreetTracer) Start(ctx context.Context, name string, opts ...trace.SpanStartOption) (context.Context, trace.Span) {
+	ctx, span := t.Tracer.Start(ctx, name, opts...)
+	span = discreetSpan{span}
+	return trace.ContextWithSpan(ctx, span), span
+}
+
+type discreetSpan struct{ trace.Span }
+
+// TracerProvider implements trace.Span: for those who have only the span.
+func (discreetSpan) TracerProvider() trace.TracerProvider { return strangers{} }
+
+type strangers struct{ noop.TracerProvider }
+
+// Tracer implements trace.TracerProvider.
+func (strangers) Tracer(string, ...trace.TracerOption) trace.Tracer { return stranger{} }
+
+// stranger makes spans that are not there, and leaves the one in the context.
+type stranger struct{ noop.Tracer }
+
+// Start implements trace.Tracer.
+func (stranger) Start(ctx context.Context, _ string, _ ...trace.SpanStartOption) (context.Context, trace.Span) {
+	return ctx, noop.Span{}
 }
 
 // patientExporter says once when spans cannot be sent, and once when they can

@@ -12,6 +12,11 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
+
 	"github.com/signet-oidc/signet/storage"
 )
 
@@ -36,7 +41,7 @@ const (
 	keptFrames = 128
 )
 
-// FeedConfig is what a Feed is made of. All fields are required.
+// FeedConfig is what a Feed is made of. All fields but Tracer are required.
 type FeedConfig struct {
 	Store  storage.Store
 	Issuer string
@@ -50,6 +55,7 @@ type FeedConfig struct {
 	// them, so that this replica knows what came with them. That it failed is
 	// logged and keeps no entry back.
 	CatchUp func(context.Context) error
+	Tracer  trace.Tracer // nil: none
 	Log     *slog.Logger
 }
 
@@ -103,6 +109,9 @@ func (h *head) chainAt(seq int64) []byte {
 
 // OpenFeed starts the log if need be and reads its end. Run then follows it.
 func OpenFeed(ctx context.Context, cfg FeedConfig) (*Feed, error) {
+	if cfg.Tracer == nil {
+		cfg.Tracer = noop.Tracer{}
+	}
 	f := &Feed{cfg: cfg, keep: tailLength, frames: make(map[frameKey][]byte)}
 	f.snapshots.building = make(chan struct{}, 1)
 	_, err := cfg.Store.RevocationLog(ctx)
@@ -166,8 +175,11 @@ func (f *Feed) follow(ctx context.Context) error {
 		h.read.Store(now)
 		return nil
 	}
+	ctx, span := f.cfg.Tracer.Start(ctx, "revocations", trace.WithNewRoot(), trace.WithAttributes(attribute.Int64("signet.entries", log.Seq-h.seq())))
+	defer span.End()
 	entries, err := f.continuation(ctx, h, log.Seq)
 	if err != nil {
+		span.SetStatus(codes.Error, "")
 		return err
 	}
 	if entries == nil {
