@@ -23,7 +23,7 @@ test: deps check ## everything, under the race detector, on both databases
 		go run ./.ci/gotest -race -count=1 -timeout 15m -p 2 ./... ./.ci/gotest
 
 proof: deps ## the claims about running servers, at length: 1,000 rounds of 64 at once, 500 kills
-	@go run ./storage/storagetest/pg -- go test ./conformance/proof -long -v -timeout 3h
+	@go run ./storage/storagetest/pg -- go test -p 1 ./conformance/proof ./conformance/cluster -long -v -timeout 3h
 
 bench: ## the benchmarks of docs/performance.md
 	go run ./storage/storagetest/pg -- go test -run '^$$' -bench . -benchmem ./...
