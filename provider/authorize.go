@@ -122,6 +122,10 @@ func badRequest(description string) *PageError {
 const (
 	ModeQuery    = "query"
 	ModeFormPost = "form_post" // OAuth 2.0 Form Post Response Mode
+
+	// The same, the answer in a JWT (JARM §2.3).
+	ModeQueryJWT    = "query.jwt"
+	ModeFormPostJWT = "form_post.jwt"
 )
 
 // Redirect is the answer to the app: a code or an error (RFC 6749 §4.1.2). As
@@ -130,19 +134,21 @@ type Redirect struct {
 	URL    string // the redirect URI
 	Mode   string
 	Params url.Values
+
+	clientID string
 }
 
 func (r *Redirect) Error() string {
 	return "authorization refused: " + r.Params.Get("error") + ": " + r.Params.Get("error_description")
 }
 
-// Location returns the URL to answer with, for ModeQuery.
-func (r *Redirect) Location() string {
+// Location returns the URL to answer with, where it has the parameters.
+func (r *Redirect) Location(parameters url.Values) string {
 	separator := "?"
 	if strings.Contains(r.URL, "?") {
 		separator = "&"
 	}
-	return r.URL + separator + r.Params.Encode()
+	return r.URL + separator + parameters.Encode()
 }
 
 // answer returns an answer for the request: with the client's state exactly as
@@ -152,7 +158,7 @@ func (p *Provider) answer(redirectURI, mode string, form url.Values) *Redirect {
 	if form.Has("state") {
 		params.Set("state", form.Get("state"))
 	}
-	return &Redirect{URL: redirectURI, Mode: mode, Params: params}
+	return &Redirect{URL: redirectURI, Mode: mode, Params: params, clientID: form.Get("client_id")}
 }
 
 // refuse returns the error answer of RFC 6749 §4.1.2.1.
@@ -307,12 +313,9 @@ func (p *Provider) judge(ctx context.Context, a *Authorization) error {
 	// From here on the app is told.
 	q := &authorizationRequest{view: v, client: c, redirectURI: redirectURI, mode: ModeQuery, maxAge: -1}
 	a.request = q
-	switch mode := form.Get("response_mode"); mode {
-	case "", ModeQuery:
-	case ModeFormPost:
-		q.mode = ModeFormPost
-	default:
-		return a.refuse(p, "invalid_request", "response_mode is query or form_post.")
+	var known bool
+	if q.mode, known = readMode(form.Get("response_mode")); !known {
+		return a.refuse(p, "invalid_request", "response_mode is query, form_post, jwt, query.jwt or form_post.jwt.")
 	}
 	if err := p.judgeParameters(a); err != nil {
 		var ours *Error

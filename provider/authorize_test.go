@@ -179,10 +179,10 @@ func TestStateComesBackAsItWas(t *testing.T) {
 	ann := d.signIn("ann")
 	for _, state := range []string{"x", "\r\nLocation: https://evil.example/", `</script><script>"'&`, "a b+c%20#?", strings.Repeat("é", 100)} {
 		r := d.authorize(ann, askShop("state", state))
-		u, err := url.Parse(r.Location())
+		u, err := url.Parse(r.Location(r.Params))
 		must(t, err)
-		if got := u.Query().Get("state"); got != state || strings.ContainsAny(r.Location(), "\r\n#") {
-			t.Errorf("%q came back as %q in %q", state, got, r.Location())
+		if got := u.Query().Get("state"); got != state || strings.ContainsAny(r.Location(r.Params), "\r\n#") {
+			t.Errorf("%q came back as %q in %q", state, got, r.Location(r.Params))
 		}
 	}
 	if r := d.authorize(ann, askShop("state", "")); r.Params.Has("state") {

@@ -99,6 +99,9 @@ func (p *Provider) newMetadata() *document {
 		RevocationEndpointAuthSigningAlgsSupported []string `json:"revocation_endpoint_auth_signing_alg_values_supported"`
 		SubjectTypesSupported                      []string `json:"subject_types_supported"`
 		IDTokenSigningAlgsSupported                []string `json:"id_token_signing_alg_values_supported"`
+		UserInfoSigningAlgsSupported               []string `json:"userinfo_signing_alg_values_supported"`
+		IntrospectionSigningAlgsSupported          []string `json:"introspection_signing_alg_values_supported"` // RFC 9701 §7
+		AuthorizationSigningAlgsSupported          []string `json:"authorization_signing_alg_values_supported"` // JARM §4
 	}{
 		Issuer:                                     p.issuer.String(),
 		AuthorizationEndpoint:                      p.issuer.Endpoint(PathAuthorize),
@@ -113,7 +116,7 @@ func (p *Provider) newMetadata() *document {
 		RevocationFeedEndpoint:                     p.issuer.Endpoint(PathFeed),
 		ScopesSupported:                            oidcScopes,
 		ResponseTypesSupported:                     []string{"code"},
-		ResponseModesSupported:                     []string{ModeQuery, ModeFormPost},
+		ResponseModesSupported:                     []string{ModeQuery, ModeFormPost, "jwt", ModeQueryJWT, ModeFormPostJWT},
 		CodeChallengeMethodsSupported:              []string{"S256"},
 		PromptValuesSupported:                      []string{"none", "login", "consent", "select_account"},
 		ACRValuesSupported:                         authenticationClasses(),
@@ -133,6 +136,9 @@ func (p *Provider) newMetadata() *document {
 		RevocationEndpointAuthSigningAlgsSupported: algNames(),
 		SubjectTypesSupported:                      []string{"public"},
 		IDTokenSigningAlgsSupported:                answerAlgs(),
+		UserInfoSigningAlgsSupported:               answerAlgs(),
+		IntrospectionSigningAlgsSupported:          answerAlgs(),
+		AuthorizationSigningAlgsSupported:          answerAlgs(),
 	})
 	if err != nil {
 		panic(err) // strings always marshal

@@ -140,22 +140,41 @@ func (p *Provider) introspect(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	p.metrics.introspections.Inc()
-	if refresh, err := readGrantToken(v.ring, prefixRefresh, token); err == nil {
-		return p.introspectRefresh(ctx, w, v, authenticated.(*client), refresh)
-	}
-	t, err := p.readToken(v, token)
-	now := p.now()
-	if err != nil || !now.Before(t.expiresAt) || !v.mayIntrospect(authenticated.GetID(), t) {
-		writeInactive(w)
-		return nil
-	}
-	revoked, err := p.revoked(ctx, t, now)
+	c := authenticated.(*client)
+	answer, err := p.inspect(ctx, v, c, token)
 	if err != nil {
 		return err
 	}
-	if revoked {
-		writeInactive(w)
+	if !accepts(r, "application/"+typIntrospection) {
+		writeJSON(w, http.StatusOK, answer)
 		return nil
+	}
+	signed, err := p.signAnswer(v, c.extra.IntrospectionAlg, typIntrospection, c.ID, map[string]any{
+		"iat": p.now().Unix(), "token_introspection": answer, // RFC 9701 §5
+	})
+	if err != nil {
+		return err
+	}
+	writeJWT(w, "application/"+typIntrospection, signed)
+	return nil
+}
+
+// inspect returns what the client may learn of the token (RFC 7662 §2.2).
+func (p *Provider) inspect(ctx context.Context, v view, c *client, token string) (map[string]any, error) {
+	if refresh, err := readGrantToken(v.ring, prefixRefresh, token); err == nil {
+		return p.inspectRefresh(ctx, v, c, refresh)
+	}
+	t, err := p.readToken(v, token)
+	now := p.now()
+	if err != nil || !now.Before(t.expiresAt) || !v.mayIntrospect(c.ID, t) {
+		return inactive(), nil
+	}
+	revoked, err := p.revoked(ctx, t, now)
+	if err != nil {
+		return nil, err
+	}
+	if revoked {
+		return inactive(), nil
 	}
 	answer := make(map[string]any, len(t.claims)+2)
 	for name, value := range t.claims {
@@ -163,32 +182,28 @@ func (p *Provider) introspect(w http.ResponseWriter, r *http.Request) error {
 	}
 	answer["active"] = true
 	answer["token_type"] = "Bearer"
-	writeJSON(w, http.StatusOK, answer)
-	return nil
+	return answer, nil
 }
 
-// introspectRefresh tells a client about its own refresh token. One that was
+// inspectRefresh tells a client about its own refresh token. One that was
 // used is not active, even while a repeat of it would be answered.
-func (p *Provider) introspectRefresh(ctx context.Context, w http.ResponseWriter, v view, c *client, t *grantToken) error {
+func (p *Provider) inspectRefresh(ctx context.Context, v view, c *client, t *grantToken) (map[string]any, error) {
 	who, err := p.person(ctx, t.grantID)
 	if err != nil && !errors.Is(err, errGone) {
-		return err
+		return nil, err
 	}
 	if err != nil || !t.of(who.grant) || who.grant.ClientID != c.ID || who.grant.Generation != t.generation {
-		writeInactive(w)
-		return nil
+		return inactive(), nil
 	}
 	// It is active if it could be used now.
 	if _, err := p.gate(v, ask{client: c, grantType: grantRefresh, person: who}); err != nil {
-		writeInactive(w)
-		return nil
+		return inactive(), nil
 	}
 	g := who.grant
-	writeJSON(w, http.StatusOK, map[string]any{
+	return map[string]any{
 		"active": true, "iss": p.issuer.String(), "sub": g.UserID, "client_id": g.ClientID, "grant_id": g.ID,
 		"scope": strings.Join(g.Scopes, " "), "aud": g.Resources, "exp": earlier(g.IdleEnd, g.AbsoluteEnd).Unix(),
-	})
-	return nil
+	}, nil
 }
 
 // mayIntrospect says whether the client may learn the token's state.
@@ -199,10 +214,6 @@ func (s *snapshot) mayIntrospect(clientID string, t *issued) bool {
 	})
 }
 
-// writeInactive is the one answer for every token that is not active for the
-// caller (RFC 7662 §2.2): no member beyond active.
-func writeInactive(w http.ResponseWriter) {
-	writeJSON(w, http.StatusOK, struct {
-		Active bool `json:"active"`
-	}{})
-}
+// inactive is the one answer for every token that is not active for the caller
+// (RFC 7662 §2.2): no member beyond active.
+func inactive() map[string]any { return map[string]any{"active": false} }

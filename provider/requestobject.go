@@ -42,10 +42,7 @@ func (p *Provider) unpack(ctx context.Context, a *Authorization) error {
 		if _, ok := matchRedirectURI(form.Get("redirect_uri"), c.RedirectURIs); !ok {
 			return badRequest(e.Description)
 		}
-		mode := ModeQuery
-		if form.Get("response_mode") == ModeFormPost {
-			mode = ModeFormPost
-		}
+		mode, _ := readMode(form.Get("response_mode"))
 		return p.refuse(form.Get("redirect_uri"), mode, form, e.Code, e.Description)
 	}
 	object, err := p.requestObject(ctx, c, form)

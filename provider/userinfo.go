@@ -29,12 +29,15 @@ func invalidToken(cause error) *bearerError {
 // UserInfo answers the userinfo endpoint (OIDC Core §5.3): what the scopes of
 // an access token meant for this issuer release about its person.
 func (p *Provider) UserInfo(w http.ResponseWriter, r *http.Request) {
-	claims, err := p.userInfo(w, r)
-	if err != nil {
+	claims, signed, err := p.userInfo(w, r)
+	switch {
+	case err != nil:
 		p.writeBearerError(w, r, err, scopeOpenID)
-		return
+	case signed != "":
+		writeJWT(w, "application/jwt", signed)
+	default:
+		writeJSON(w, http.StatusOK, claims)
 	}
-	writeJSON(w, http.StatusOK, claims)
 }
 
 // writeBearerError answers with an error of RFC 6750 §3, or any other. scope is
@@ -62,56 +65,61 @@ func (p *Provider) writeBearerError(w http.ResponseWriter, r *http.Request, err 
 	}{refused.code, refused.description})
 }
 
-func (p *Provider) userInfo(w http.ResponseWriter, r *http.Request) (map[string]any, error) {
+// userInfo returns the claims and, for a client that registered an algorithm,
+// the same signed (OIDC Core §5.3.2).
+func (p *Provider) userInfo(w http.ResponseWriter, r *http.Request) (claims map[string]any, signed string, err error) {
 	token, err := bearerToken(w, r)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	ctx := r.Context()
 	v, err := p.registry.view(ctx)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	now := p.now()
 	t, err := p.readToken(v, token)
 	switch {
 	case err != nil:
-		return nil, invalidToken(err)
+		return nil, "", invalidToken(err)
 	case !now.Before(t.expiresAt):
-		return nil, invalidToken(errors.New("expired"))
+		return nil, "", invalidToken(errors.New("expired"))
 	case !slices.Contains(t.audience, p.issuer.String()):
-		return nil, invalidToken(errors.New("meant for another resource"))
+		return nil, "", invalidToken(errors.New("meant for another resource"))
 	}
 	scopes := strings.Fields(t.scope)
 	if !slices.Contains(scopes, scopeOpenID) {
-		return nil, &bearerError{http.StatusForbidden, "insufficient_scope", "The access token needs the scope openid.", nil}
+		return nil, "", &bearerError{http.StatusForbidden, "insufficient_scope", "The access token needs the scope openid.", nil}
 	}
 	if revoked, err := p.revoked(ctx, t, now); err != nil {
-		return nil, err
+		return nil, "", err
 	} else if revoked {
-		return nil, invalidToken(errors.New("revoked"))
+		return nil, "", invalidToken(errors.New("revoked"))
 	}
 	// What a person may be asked about is answered from the truth, not from the token.
 	c, err := p.registry.client(ctx, v, t.clientID)
 	if errors.Is(err, storage.ErrNotFound) || err == nil && !c.Enabled {
-		return nil, invalidToken(errors.New("the client is gone or disabled"))
+		return nil, "", invalidToken(errors.New("the client is gone or disabled"))
 	}
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	who, err := p.person(ctx, t.grantID)
 	if errors.Is(err, errGone) {
-		return nil, invalidToken(err)
+		return nil, "", invalidToken(err)
 	}
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	if err := who.check(v.snapshot, p.issuer.String(), c, now); err != nil {
-		return nil, invalidToken(err)
+		return nil, "", invalidToken(err)
 	}
-	claims := personClaims(who.user, scopes)
+	claims = personClaims(who.user, scopes)
 	claims["sub"] = who.user.ID
-	return claims, nil
+	if alg := c.extra.UserInfoAlg; alg != "" {
+		signed, err = p.signAnswer(v, alg, typUserInfo, c.ID, claims)
+	}
+	return claims, signed, err
 }
 
 // bearerToken takes the access token from the one place it is in: the header,

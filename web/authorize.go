@@ -119,15 +119,20 @@ func (s *Server) step(w http.ResponseWriter, r *http.Request) {
 // (OAuth 2.0 Form Post Response Mode). a is nil when the request was refused
 // before there was a flow.
 func (s *Server) answer(w http.ResponseWriter, r *http.Request, a *provider.Authorization, redirect *provider.Redirect) {
-	if redirect.Mode != provider.ModeFormPost {
-		seeOther(w, redirect.Location())
+	carried, err := s.provider.Parameters(r.Context(), redirect)
+	if err != nil {
+		s.refuse(w, r, a, err)
+		return
+	}
+	if !redirect.ByForm() {
+		seeOther(w, redirect.Location(carried))
 		return
 	}
 	page := s.flowView(w, r, a)
 	page.Nonce = newNonce()
 	var parameters []templates.Parameter
-	for _, name := range slices.Sorted(maps.Keys(redirect.Params)) {
-		parameters = append(parameters, templates.Parameter{Name: name, Value: redirect.Params.Get(name)})
+	for _, name := range slices.Sorted(maps.Keys(carried)) {
+		parameters = append(parameters, templates.Parameter{Name: name, Value: carried.Get(name)})
 	}
 	s.page(w, r, http.StatusOK, content{
 		body:   templates.FormPost(templates.FormPostView{Page: page, Client: *clientOf(a, redirect), Action: redirect.URL, Parameters: parameters}),

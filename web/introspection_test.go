@@ -89,12 +89,6 @@ func TestIntrospection(t *testing.T) {
 				}
 			}
 		})
-		t.Run("I1 as another media type", func(t *testing.T) {
-			a := s.form("/introspect", "foreign", foreign, url.Values{"token": {token}}, "Accept", "application/token-introspection+jwt")
-			if a.body != inactive {
-				t.Errorf("%d %s", a.status, a.body)
-			}
-		})
 	})
 }
 

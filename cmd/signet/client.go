@@ -133,6 +133,7 @@ func describeClient(w io.Writer, v clientJSON) {
 		for _, u := range v.RequestURIs {
 			field(w, "request object at", u)
 		}
+		field(w, "userinfo signed with", v.UserInfoAlg)
 	}
 	for _, s := range v.Secrets {
 		field(w, "secret", "made "+s.CreatedAt.String()+mark(s.ExpiresAt.String() != "", ", ends "+s.ExpiresAt.String(), ""))
@@ -163,6 +164,9 @@ type clientCreate struct {
 	RequestObjectAlg      string         `name:"request-object-alg" placeholder:"ALG" help:"Its request objects are signed with this algorithm only (RFC 9101)."`
 	RequireRequestObject  bool           `name:"require-request-object" help:"Demand signed request objects."`
 	RequestURI            []string       `name:"request-uri" sep:"none" placeholder:"URL" help:"Where its request objects may be fetched from; may repeat."`
+	UserInfoAlg           string         `name:"userinfo-alg" placeholder:"ALG" help:"Sign what userinfo tells it: RS256, ES256, PS256 or EdDSA."`
+	IntrospectionAlg      string         `placeholder:"ALG" help:"What signs introspection answers that it asks to be signed (RFC 9701). Default RS256."`
+	AuthorizationAlg      string         `placeholder:"ALG" help:"What signs authorization answers that it asks to be signed (JARM). Default RS256."`
 }
 
 func (*clientCreate) Examples() string {
@@ -183,7 +187,8 @@ func (c *clientCreate) Run(ctx context.Context, a *app) error {
 	row.JWKSURI = c.JWKSURI
 	row.IDTokenAlg, row.ClaimsInIDToken = c.IDTokenAlg, c.ClaimsInIDToken
 	row.FirstParty, row.RequirePKCE, row.RequirePushed = c.FirstParty, c.RequirePKCE, c.RequirePushed
-	provider.ClientExtra{RequestObjectAlg: c.RequestObjectAlg, RequireRequestObject: c.RequireRequestObject, RequestURIs: c.RequestURI}.Write(&row)
+	provider.ClientExtra{RequestObjectAlg: c.RequestObjectAlg, RequireRequestObject: c.RequireRequestObject, RequestURIs: c.RequestURI,
+		UserInfoAlg: c.UserInfoAlg, IntrospectionAlg: c.IntrospectionAlg, AuthorizationAlg: c.AuthorizationAlg}.Write(&row)
 	if c.RefreshWindow != nil {
 		row.RefreshWindow = *c.RefreshWindow
 	}
@@ -308,6 +313,9 @@ type clientChanges struct {
 	RequestObjectAlg      *string        `name:"request-object-alg" placeholder:"ALG" help:"Its request objects are signed with this algorithm only; \"\" for any."`
 	RequireRequestObject  *bool          `name:"require-request-object" help:"Demand signed request objects."`
 	RequestURI            []string       `name:"request-uri" sep:"none" placeholder:"URL" help:"Places of request objects instead of those it has; may repeat."`
+	UserInfoAlg           *string        `name:"userinfo-alg" placeholder:"ALG" help:"Sign what userinfo tells it; \"\" to stop."`
+	IntrospectionAlg      *string        `placeholder:"ALG" help:"What signs introspection answers that it asks to be signed."`
+	AuthorizationAlg      *string        `placeholder:"ALG" help:"What signs authorization answers that it asks to be signed."`
 }
 
 // Help says what a change means for tokens that are out.
@@ -346,6 +354,9 @@ func (c *clientUpdate) Run(ctx context.Context, a *app) error {
 			set(&extra.RequestObjectAlg, c.RequestObjectAlg)
 			set(&extra.RequireRequestObject, c.RequireRequestObject)
 			setList(&extra.RequestURIs, c.RequestURI)
+			set(&extra.UserInfoAlg, c.UserInfoAlg)
+			set(&extra.IntrospectionAlg, c.IntrospectionAlg)
+			set(&extra.AuthorizationAlg, c.AuthorizationAlg)
 			extra.Write(row)
 			setList(&row.GrantTypes, c.Grant)
 			setList(&row.RedirectURIs, c.RedirectURI)
