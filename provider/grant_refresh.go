@@ -56,14 +56,17 @@ func (p *Provider) repeats(c *client, t *grantToken, g storage.Grant) bool {
 }
 
 // refuseStale refuses a token that is not the grant's current one. An older
-// one was used twice, by its client and a thief in whichever order, so the
-// family ends, in a transaction of its own: the answer is an error all the
-// same. A newer one is possible after a backup was restored, and good for nothing.
+// one was used twice, by its client and a thief in whichever order; of a newer
+// one the database has lost the use that made it, in a failover or a restore, so
+// that a token which is spent looks current. Either way the family ends, in a
+// transaction of its own: the answer is an error all the same.
 func (p *Provider) refuseStale(ctx context.Context, t *grantToken, g storage.Grant) error {
-	if t.generation < g.Generation {
-		if err := p.endGrant(ctx, g, "refresh token reused"); err != nil {
-			return err
-		}
+	reason := "refresh token reused"
+	if t.generation > g.Generation {
+		reason = "refresh lost by the database"
+	}
+	if err := p.endGrant(ctx, g, reason); err != nil {
+		return err
 	}
 	return invalidGrant("The refresh token was used before or was revoked; the person has to sign in again.", nil)
 }

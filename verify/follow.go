@@ -283,7 +283,9 @@ func (f *follower) after(ctx context.Context, err error, progress bool) time.Dur
 	switch {
 	case isResync:
 		f.anew = true
-		f.parted = f.parted || again.parted
+		// An issuer that says so itself may have lost entries in a failover and
+		// written others since, which the number of the last does not show.
+		f.parted = f.parted || again.parted || again.hint
 		if again.hint {
 			f.log.InfoContext(ctx, "verify: reading the revocation feed anew", "issuer", f.issuer, "reason", again.reason)
 			break
