@@ -206,7 +206,7 @@ func (m *migrator) status(ctx context.Context) (State, error) {
 		}
 	}
 	if s.Current > s.Target {
-		return s, fmt.Errorf("%w: the database is at version %d, this program knows version %d; run a release at least as new as the one that migrated it, or restore a backup made before",
+		return s, fmt.Errorf("%w: the database is at version %d, this program knows version %d",
 			ErrNewer, s.Current, s.Target)
 	}
 	return s, nil

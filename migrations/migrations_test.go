@@ -105,7 +105,7 @@ func TestNewer(t *testing.T) {
 		if !errors.Is(err, migrations.ErrNewer) {
 			t.Fatalf("up: %v", err)
 		}
-		for _, part := range []string{"version 99", fmt.Sprintf("version %d", state.Target), "run a release at least as new"} {
+		for _, part := range []string{"version 99", fmt.Sprintf("version %d", state.Target)} {
 			if !strings.Contains(err.Error(), part) {
 				t.Errorf("the error does not say %q: %v", part, err)
 			}

@@ -66,7 +66,8 @@ func explain(err error) *failure {
 	case errors.Is(err, context.Canceled):
 		return &failure{status: exitFailed, code: "interrupted", message: "interrupted"}
 	case errors.Is(err, migrations.ErrNewer):
-		return &failure{status: exitUnavailable, code: "schema_newer", message: err.Error()}
+		return &failure{status: exitUnavailable, code: "schema_newer", message: err.Error(),
+			fix: "run a release at least as new as the one that migrated it, or restore a backup made before"}
 	case errors.Is(err, keys.ErrWrongKEK):
 		return &failure{status: exitUnavailable, code: "wrong_key", message: err.Error(), fix: "give the key-encryption key this database was made with (--kek-file)"}
 	case errors.Is(err, keys.ErrAltered):

@@ -33,6 +33,7 @@
 //	linear_test.go      long histories of what rivals did, for the judge
 //	broken_test.go      what it says of servers whose store is broken
 //	traces_test.go      what a collector gets; figures_test.go: what Prometheus does
+//	upgrade_test.go     earlier programs, built from the history, beside this one
 //
 // The binary is built once; deployments made with faulty get one built with the
 // tag faults, which dies where SIGNET_FAILPOINT says (cmd/signet/faults.go).
