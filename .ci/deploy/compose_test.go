@@ -389,25 +389,3 @@ func emptyDatabase(t *testing.T) string {
 	server.Path = "/" + name
 	return server.String()
 }
-
-// The balancer that docs/deploy has is the one under which conformance/cluster
-// loses no request: whatever that one is told, this one is told as well.
-func TestBalancersAgree(t *testing.T) {
-	_, directives, _ := strings.Cut(read(t, "conformance/cluster/haproxy.cfg"), "defaults\n")
-	directives, _, _ = strings.Cut(directives, "{{range .Lanes}}")
-	ours := read(t, "docs/deploy/haproxy.cfg")
-	checked := 0
-	for line := range strings.Lines(directives) {
-		line = strings.TrimSpace(line)
-		if line == "" || strings.HasPrefix(line, "#") || strings.Contains(line, "{{") || strings.HasPrefix(line, "listen ") {
-			continue
-		}
-		checked++
-		if !strings.Contains(ours, "\n    "+line+"\n") {
-			t.Errorf("docs/deploy/haproxy.cfg does not say: %s", line)
-		}
-	}
-	if checked < 10 {
-		t.Errorf("only %d lines were compared", checked)
-	}
-}
