@@ -71,33 +71,39 @@ func BenchmarkIntrospection(b *testing.B) {
 
 // flow is a browser in which ada is signed in, as the handlers see it.
 type flow struct {
-	b       *testing.B
+	t       testing.TB
 	s       *site
 	secret  string
 	cookies []*http.Cookie
 }
 
-func newFlow(b *testing.B, s *site, secret string) *flow {
+func newFlow(t testing.TB, s *site, secret string) *flow {
 	browser := s.browser()
 	browser.open(authorize("scope", "openid offline_access")).signIn(ada, password).press("allow").answered(callback)
 	u, err := url.Parse(s.url)
 	if err != nil {
-		b.Fatal(err)
+		t.Fatal(err)
 	}
-	return &flow{b, s, secret, browser.client.Jar.Cookies(u)}
+	return &flow{t, s, secret, browser.client.Jar.Cookies(u)}
 }
 
-// code gets a code on the live session.
-func (f *flow) code() string {
-	req := httptest.NewRequest(http.MethodGet, authorize("scope", "openid offline_access"), nil)
+// get asks for a page.
+func (f *flow) get(path string) *httptest.ResponseRecorder {
+	req := httptest.NewRequest(http.MethodGet, path, nil)
 	for _, c := range f.cookies {
 		req.AddCookie(c)
 	}
 	w := httptest.NewRecorder()
 	f.s.public.ServeHTTP(w, req)
+	return w
+}
+
+// code gets a code on the live session.
+func (f *flow) code() string {
+	w := f.get(authorize("scope", "openid offline_access"))
 	u, err := url.Parse(w.Header().Get("Location"))
 	if err != nil || u.Query().Get("code") == "" {
-		f.b.Fatalf("%d to %s", w.Code, w.Header().Get("Location"))
+		f.t.Fatalf("%d to %s", w.Code, w.Header().Get("Location"))
 	}
 	return u.Query().Get("code")
 }
@@ -107,15 +113,21 @@ func (f *flow) tokens(form url.Values) (t struct {
 	AccessToken  string `json:"access_token"`
 	RefreshToken string `json:"refresh_token"`
 }) {
-	req := httptest.NewRequest(http.MethodPost, "/token", strings.NewReader(form.Encode()))
+	w := f.post("/token", form)
+	if err := json.Unmarshal(w.Body.Bytes(), &t); err != nil || w.Code != http.StatusOK {
+		f.t.Fatalf("%d %s", w.Code, w.Body)
+	}
+	return t
+}
+
+// post sends a form, as shop.
+func (f *flow) post(path string, form url.Values) *httptest.ResponseRecorder {
+	req := httptest.NewRequest(http.MethodPost, path, strings.NewReader(form.Encode()))
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	req.SetBasicAuth("shop", f.secret)
 	w := httptest.NewRecorder()
 	f.s.public.ServeHTTP(w, req)
-	if err := json.Unmarshal(w.Body.Bytes(), &t); err != nil || w.Code != http.StatusOK {
-		f.b.Fatalf("%d %s", w.Code, w.Body)
-	}
-	return t
+	return w
 }
 
 func (f *flow) redeem(code string) url.Values {

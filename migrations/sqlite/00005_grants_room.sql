@@ -1,0 +1,5 @@
+-- +goose Up
+
+-- For PostgreSQL only: SQLite writes a row where it is.
+
+-- +goose Down
