@@ -64,7 +64,7 @@ func TestCutShort(t *testing.T) {
 	}
 	want := schema(t, migrations.Postgres, db)
 	for _, statement := range []string{
-		`DELETE FROM goose_db_version WHERE version_id = 4`,
+		`DELETE FROM goose_db_version WHERE version_id >= 4`,
 		`UPDATE status_state SET next_index = 7`,
 		`UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'grants_status_revoked'::regclass`,
 		`DROP INDEX users_disabled`,

@@ -77,6 +77,7 @@ func (r *recorder) within(ctx context.Context, do func(*sql.Tx) error) error {
 func (r *recorder) Changes(ctx context.Context) <-chan struct{} { return make(chan struct{}) }
 func (r *recorder) Now(context.Context) (time.Time, error)      { return time.Now(), nil }
 func (r *recorder) Ping(ctx context.Context) error              { return r.classify(r.db.PingContext(ctx)) }
+func (r *recorder) Load() storage.Load                          { return storage.Load{} }
 func (r *recorder) Close() error                                { return r.db.Close() }
 func (r *recorder) note(query string, args []any)               { r.mu.Lock(); r.seen[query] = args; r.mu.Unlock() }
 func (r *recorder) statements() map[string][]any {

@@ -21,17 +21,19 @@ const PerPerson = 5
 // A grant is inserted with its code and then redeemed by an update, as the
 // program does it, few at a time, so that pages come to be as full as use makes
 // them. It returns the id of one of every n/100 grants, and may be called once
-// on a database, through a connection that is then closed or of no importance.
+// on a database, through connections of its own.
 func Fill(ctx context.Context, db *sql.DB, engine migrations.Engine, template string, n int) (some []string, err error) {
 	f, err := newFiller(ctx, db, engine, template, n)
 	if err != nil {
 		return nil, fmt.Errorf("fill: %w", err)
 	}
+	db.SetMaxOpenConns(1)
+	setting := `SET lock_timeout = 0` // autovacuum may be at work
 	if engine == migrations.SQLite {
-		// A fill that a power cut spoils is begun again.
-		if _, err := db.ExecContext(ctx, `PRAGMA synchronous = OFF`); err != nil {
-			return nil, fmt.Errorf("fill: %w", err)
-		}
+		setting = `PRAGMA synchronous = OFF` // a fill that a power cut spoils is begun again
+	}
+	if _, err := db.ExecContext(ctx, setting); err != nil {
+		return nil, fmt.Errorf("fill: %w", err)
 	}
 	persons := (n + PerPerson - 1) / PerPerson
 	for lo := 0; lo < persons; lo += 1000 {
@@ -53,7 +55,7 @@ func Fill(ctx context.Context, db *sql.DB, engine migrations.Engine, template st
 			return nil, fmt.Errorf("fill: grants: %w", err)
 		}
 	}
-	if some, err = texts(ctx, db, `SELECT id FROM grants WHERE id <> $1 ORDER BY id`, template); err != nil {
+	if some, err = texts(ctx, db, `SELECT id FROM grants WHERE id < $1 ORDER BY id`, f.moment(n)); err != nil {
 		return nil, fmt.Errorf("fill: %w", err)
 	}
 	step := max(1, n/100)
