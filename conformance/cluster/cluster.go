@@ -1,4 +1,4 @@
-//go:build unix
+//go:build linux
 
 package main
 
@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	mrand "math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -26,29 +27,37 @@ import (
 
 	"github.com/signet-oidc/signet/conformance/internal/people"
 	"github.com/signet-oidc/signet/conformance/internal/siege"
-	"github.com/signet-oidc/signet/storage/storagetest"
 )
 
 // servedBy is the header in which the balancer says who answered. The replicas
 // themselves have no names.
 const servedBy = "X-Served-By"
 
+// settings of a cluster.
+type settings struct {
+	dir      string // where everything runs: empty, and removed by whoever made it
+	module   string // the folder of the sources
+	binary   string // the provider
+	orders   string // the sample API
+	database string // PostgreSQL's URL, with the schema of the program or none
+	lanes    int    // ways through the balancer besides the issuer's address
+	drain    time.Duration
+	life     time.Duration // of access tokens
+	env      []string      // for the replicas
+}
+
 // cluster is three replicas over one database, a balancer in front of them, and
 // the sample API behind the issuer that the balancer is.
 type cluster struct {
-	dir      string // where everything runs
-	module   string // where the sources are
-	binary   string // the provider
+	settings
 	issuer   string
 	apiURL   string
-	env      []string // of every process
-	drain    time.Duration
-	replicas []*replica
-	lanes    []*lane
 	state    string // where the balancer tells about itself
+	replicas []*replica
+	ways     []*lane
 	started  atomic.Int32
 
-	api, balancer *process
+	api, balancer *process // nil: not started
 }
 
 // replica is a place for a provider. It keeps its address, whatever process is
@@ -56,8 +65,8 @@ type cluster struct {
 type replica struct {
 	*process
 	cluster *cluster
-	Name    string
-	Address string
+	name    string
+	address string
 	born    time.Duration // from the start of the process until it was ready
 }
 
@@ -65,50 +74,35 @@ type replica struct {
 // after the other, go to one replica after the other, whatever others do. The
 // first is the issuer's address.
 type lane struct {
-	Name     string
-	Bind     string
-	Replicas []*replica // in the order of its round
+	name     string
+	bind     string
+	replicas []*replica // in the order of its round
 }
 
-// settings of a cluster.
-type settings struct {
-	dir      string // empty, and removed by whoever made it
-	binary   string // the provider
-	orders   string // the sample API
-	module   string // the folder of the sources
-	database string // PostgreSQL's URL, with the schema of the program or none
-	lanes    int    // ways through the balancer besides the issuer's address
-	drain    time.Duration
-	env      []string      // for the replicas
-	life     time.Duration // of access tokens
-}
-
-// newCluster prepares a cluster: its database, its addresses, its keys. Nothing
+// newCluster prepares a cluster: its addresses, its database, its keys. Nothing
 // runs until start.
 func newCluster(s settings) (*cluster, error) {
-	c := &cluster{dir: s.dir, binary: s.binary, drain: s.drain, module: s.module}
-	addresses := make([]string, 3+3+s.lanes)
-	for i := range addresses {
-		port, err := storagetest.FreePort()
-		if err != nil {
-			return nil, err
-		}
-		if addresses[i] = net.JoinHostPort("127.0.0.1", strconv.Itoa(port)); slices.Contains(addresses[:i], addresses[i]) {
-			return nil, fmt.Errorf("port %d is two", port)
-		}
+	c := &cluster{settings: s}
+	// Cookies do not tell ports apart, and addresses that nobody else has stay free
+	// while a replica is down. On Linux all of 127.0.0.0/8 is this machine.
+	host := fmt.Sprintf("127.%d.%d.%d", 1+mrand.IntN(254), mrand.IntN(256), 1+mrand.IntN(254))
+	port := 15000 + mrand.IntN(15000) // below those that connections get
+	next := func() string {
+		port++
+		return net.JoinHostPort(host, strconv.Itoa(port))
 	}
-	_, port, _ := net.SplitHostPort(addresses[3])
-	// Cookies do not tell ports apart, so the provider has another host than the rest.
-	c.issuer, c.apiURL, c.state = "http://localhost:"+port, "http://"+addresses[4], addresses[5]
-	for i, address := range addresses[:3] {
-		c.replicas = append(c.replicas, &replica{cluster: c, Name: "r" + strconv.Itoa(i+1), Address: address})
+	issuer := next()
+	c.issuer, c.apiURL, c.state = "http://"+issuer, "http://"+next(), next()
+	for _, name := range []string{"r1", "r2", "r3"} {
+		c.replicas = append(c.replicas, &replica{cluster: c, name: name, address: next()})
 	}
-	for i, address := range append(addresses[3:4:4], addresses[6:]...) {
-		l := &lane{Name: "lane" + strconv.Itoa(i), Bind: address, Replicas: slices.Clone(c.replicas)}
-		if i%2 == 0 && i > 0 {
-			slices.Reverse(l.Replicas)
+	c.ways = []*lane{{"signet", issuer, c.replicas}}
+	for i := range c.lanes {
+		l := &lane{fmt.Sprintf("lane%d", i+1), next(), slices.Clone(c.replicas)}
+		if i%2 != 0 {
+			slices.Reverse(l.replicas)
 		}
-		c.lanes = append(c.lanes, l)
+		c.ways = append(c.ways, l)
 	}
 	kek := make([]byte, 32)
 	_, _ = rand.Read(kek) // never fails: it aborts the program instead
@@ -124,15 +118,11 @@ func newCluster(s settings) (*cluster, error) {
 		"--token-lifetime", s.life.String()); err != nil {
 		return nil, err
 	}
-	return c, c.configure(s.orders)
+	return c, c.configure()
 }
 
-// configure writes the balancer's configuration and makes its command and the API's.
-func (c *cluster) configure(orders string) error {
-	path, err := findBalancer()
-	if err != nil {
-		return err
-	}
+// configure writes the balancer's configuration.
+func (c *cluster) configure() error {
 	deployed, err := os.ReadFile(filepath.Join(c.module, "docs", "deploy", "haproxy.cfg"))
 	if err != nil {
 		return err
@@ -141,13 +131,7 @@ func (c *cluster) configure(orders string) error {
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(c.dir, "haproxy.cfg"), []byte(config), 0o600); err != nil {
-		return err
-	}
-	c.balancer = &process{name: "haproxy", cmd: exec.Command(path, "-db", "-f", "haproxy.cfg")}
-	_, address, _ := strings.Cut(c.apiURL, "//")
-	c.api = &process{name: "orders", cmd: exec.Command(orders, "--issuer", c.issuer, "--audience", c.apiURL, "--listen", address, "--data", c.dir)}
-	return nil
+	return os.WriteFile(filepath.Join(c.dir, "haproxy.cfg"), []byte(config), 0o600)
 }
 
 // adapt makes this cluster's configuration of the balancer from the one that
@@ -155,13 +139,13 @@ func (c *cluster) configure(orders string) error {
 // and in the lanes.
 func (c *cluster) adapt(deployed string) (string, error) {
 	for _, change := range []struct{ from, to string }{
-		{"bind :8080", "bind " + c.lanes[0].Bind},
+		{"bind :8080", "bind " + c.ways[0].bind},
 		{"bind :8404", "bind " + c.state},
 		{"default-server resolvers names init-addr last,libc,none", ""}, // there are no names here
 		{"balance roundrobin", "balance roundrobin\n    http-response set-header " + servedBy + " %s"},
-		{"server signet-1 signet-1:8080", "server r1 " + c.replicas[0].Address},
-		{"server signet-2 signet-2:8080", "server r2 " + c.replicas[1].Address},
-		{"server signet-3 signet-3:8080", "server r3 " + c.replicas[2].Address},
+		{"server signet-1 signet-1:8080", "server r1 " + c.replicas[0].address},
+		{"server signet-2 signet-2:8080", "server r2 " + c.replicas[1].address},
+		{"server signet-3 signet-3:8080", "server r3 " + c.replicas[2].address},
 	} {
 		if strings.Count(deployed, "    "+change.from+"\n") != 1 {
 			return "", fmt.Errorf("docs/deploy/haproxy.cfg has not one line %q", change.from)
@@ -173,15 +157,15 @@ func (c *cluster) adapt(deployed string) (string, error) {
 	if !found || !ended {
 		return "", errors.New("docs/deploy/haproxy.cfg has no backend signet")
 	}
-	for _, l := range c.lanes[1:] {
-		deployed += "\nlisten " + l.Name + "\n    bind " + l.Bind + "\n"
+	for _, l := range c.ways[1:] {
+		deployed += "\nlisten " + l.name + "\n    bind " + l.bind + "\n"
 		for line := range strings.Lines(rules) { // the same but for the checks, which are made once
 			if words := strings.Fields(line); len(words) > 0 && words[0] != "server" && words[0] != "default-server" {
 				deployed += line
 			}
 		}
-		for _, r := range l.Replicas {
-			deployed += "    server " + r.Name + " " + r.Address + " track signet/" + r.Name + "\n"
+		for _, r := range l.replicas {
+			deployed += "    server " + r.name + " " + r.address + " track signet/" + r.name + "\n"
 		}
 	}
 	return deployed, nil
@@ -223,7 +207,7 @@ func (c *cluster) client(id string, flags ...string) (*people.App, error) {
 	if err := json.Unmarshal([]byte(out), &answer); err != nil {
 		return nil, fmt.Errorf("client create: %w", err)
 	}
-	return &people.App{Issuer: c.issuer, Via: c.via(c.lanes[0], nil), ID: id, Secret: answer.ClientSecret,
+	return &people.App{Issuer: c.issuer, Via: c.via(c.ways[0], nil), ID: id, Secret: answer.ClientSecret,
 		Callback: "https://" + id + ".example/cb", Verifier: oauth2.GenerateVerifier()}, nil
 }
 
@@ -263,7 +247,11 @@ func (c *cluster) start() (err error) {
 			return err
 		}
 	}
-	if c.balancer, err = c.run("haproxy", c.balancer.cmd, nil); err != nil {
+	haproxy, err := findBalancer()
+	if err != nil {
+		return err
+	}
+	if c.balancer, err = c.run("haproxy", exec.Command(haproxy, "-db", "-f", "haproxy.cfg"), nil); err != nil {
 		return err
 	}
 	for _, r := range c.replicas {
@@ -271,8 +259,9 @@ func (c *cluster) start() (err error) {
 			return err
 		}
 	}
-	var address string
-	if c.api, err = c.run("orders", c.api.cmd, listening(&address)); err != nil {
+	_, address, _ := strings.Cut(c.apiURL, "//")
+	api := exec.Command(c.orders, "--issuer", c.issuer, "--audience", c.apiURL, "--listen", address, "--data", c.dir)
+	if c.api, err = c.run("orders", api, listening); err != nil {
 		return err
 	}
 	return await("the API is ready", func() (bool, error) { return c.ask(c.apiURL+"/readyz") == http.StatusOK, nil })
@@ -286,7 +275,7 @@ func (c *cluster) stop() error {
 		processes = append(processes, r.process)
 	}
 	for _, p := range processes {
-		if p != nil && p.ended != nil {
+		if p != nil {
 			errs = append(errs, p.end(syscall.SIGINT))
 		}
 	}
@@ -296,12 +285,11 @@ func (c *cluster) stop() error {
 // launch starts a provider in the replica's place and waits until it answers.
 func (r *replica) launch() error {
 	c := r.cluster
-	cmd := exec.Command(c.binary, "serve", "--listen", r.Address, "--admin-listen", "127.0.0.1:0",
+	cmd := exec.Command(c.binary, "serve", "--listen", r.address, "--admin-listen", "127.0.0.1:0",
 		"--trusted-proxy", "127.0.0.1/32", "--drain", c.drain.String())
 	cmd.Env = c.env
 	began := time.Now()
-	var address string
-	p, err := c.run(r.Name, cmd, listening(&address))
+	p, err := c.run(r.name, cmd, listening)
 	if err != nil {
 		return err
 	}
@@ -312,8 +300,8 @@ func (r *replica) launch() error {
 // balanced waits until the balancer sends requests to the replica.
 func (r *replica) balanced() error {
 	seen := false
-	via := r.cluster.via(r.cluster.lanes[0], func(_ *http.Request, _ *http.Response, name string) { seen = seen || name == r.Name })
-	return await("requests reach "+r.Name, func() (bool, error) {
+	via := r.cluster.via(r.cluster.ways[0], func(_ *http.Request, _ *http.Response, name string) { seen = seen || name == r.name })
+	return await("requests reach "+r.name, func() (bool, error) {
 		for _, p := range []*process{r.process, r.cluster.balancer} {
 			if !p.up() {
 				return false, fmt.Errorf("%s has ended:\n%s", p.name, p.text())
@@ -375,7 +363,7 @@ type passage struct {
 // made itself becomes an error: no replica has answered.
 func (c *cluster) via(l *lane, note func(*http.Request, *http.Response, string)) passage {
 	dial := func(ctx context.Context, network, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, network, l.Bind)
+		return new(net.Dialer).DialContext(ctx, network, l.bind)
 	}
 	return passage{&http.Transport{DialContext: dial, MaxIdleConnsPerHost: 64, IdleConnTimeout: 5 * time.Second}, note}
 }

@@ -1,4 +1,4 @@
-//go:build unix
+//go:build linux
 
 package main
 
@@ -67,7 +67,7 @@ func TestByHand(t *testing.T) {
 	enter("start r4", "which replica?")
 	enter("failover", "start with --standby")
 	enter("what now", "replace all three")
-	addresses := regexp.MustCompile(`(?:127\.0\.0\.1|localhost):\d+`).FindAllString(out.String(), -1)
+	addresses := regexp.MustCompile(`127\.\d+\.\d+\.\d+:\d+`).FindAllString(out.String(), -1)
 	interrupt()
 	select {
 	case code := <-ended:
@@ -117,7 +117,7 @@ func TestBalancerConfiguration(t *testing.T) {
 	must(t, err)
 	deployed, err := os.ReadFile(filepath.Join(s.module, "docs", "deploy", "haproxy.cfg"))
 	must(t, err)
-	c := &cluster{lanes: []*lane{{Bind: "127.0.0.1:1"}}, state: "127.0.0.1:2", replicas: []*replica{{Name: "r1"}, {Name: "r2"}, {Name: "r3"}}}
+	c := &cluster{ways: []*lane{{bind: "127.0.0.1:1"}}, state: "127.0.0.1:2", replicas: []*replica{{name: "r1"}, {name: "r2"}, {name: "r3"}}}
 	if _, err := c.adapt(string(deployed)); err != nil {
 		t.Error(err)
 	}

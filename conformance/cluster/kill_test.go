@@ -1,4 +1,4 @@
-//go:build unix
+//go:build linux
 
 package main
 
@@ -78,7 +78,7 @@ func TestKilledAtRandom(t *testing.T) {
 		must(t, r.launch())
 		must(t, r.balanced())
 		direct = append(direct, &http.Transport{DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, network, r.Address)
+			return new(net.Dialer).DialContext(ctx, network, r.address)
 		}})
 	}
 	ops := s.Log.Ops()

@@ -1,4 +1,4 @@
-//go:build unix
+//go:build linux
 
 package main
 
@@ -58,7 +58,7 @@ func (c counts) String() string {
 // which the person signs in once for each. life is how long access tokens live.
 func (c *cluster) newLoad(ctx context.Context, service, app *people.App, p *people.Person, workers int, life time.Duration) (*load, error) {
 	l := &load{again: life / 2, apiURL: c.apiURL, counts: counts{kids: make(map[string]int), served: make(map[string]int)}, wrong: make(map[string]int)}
-	via := c.via(c.lanes[0], func(_ *http.Request, _ *http.Response, replica string) {
+	via := c.via(c.ways[0], func(_ *http.Request, _ *http.Response, replica string) {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		l.counts.served[replica]++

@@ -1,4 +1,4 @@
-//go:build unix
+//go:build linux
 
 package main
 
@@ -49,7 +49,7 @@ func TestLostAnswers(t *testing.T) {
 	histories := make([][]string, chains)
 	var repeated atomic.Int64
 	var all sync.WaitGroup
-	for i, l := range b.lanes[1:] {
+	for i, l := range b.ways[1:] {
 		all.Go(func() {
 			line := &lossy{passage: b.via(l, nil)}
 			losing, app := *b.shop, *b.shop

@@ -1,4 +1,4 @@
-//go:build unix
+//go:build linux
 
 // Command cluster runs three replicas of the provider as it is built, over one
 // PostgreSQL and behind HAProxy without stickiness, with the sample API and load,
@@ -255,7 +255,7 @@ func try(ctx context.Context, standby bool, rate int, stdin io.Reader, out io.Wr
 // walk walks, and tells each step.
 func (t *trial) walk() error {
 	fmt.Fprintln(t.out, "\n  A person signs in to an app and lets it act, the app gets and refreshes tokens, the person signs out:\n ")
-	w, browser := t.newWalk(t.lanes[1], t.ada, t.shop, t.out)
+	w, browser := t.newWalk(t.ways[1], t.ada, t.shop, t.out)
 	if err := w.run(browser); err != nil {
 		return err
 	}
@@ -293,7 +293,7 @@ func (t *trial) table() string {
 		if !r.up() {
 			state = "down"
 		}
-		fmt.Fprintf(&b, "    %s  http://%s  %s\n", r.Name, r.Address, state)
+		fmt.Fprintf(&b, "    %s  http://%s  %s\n", r.name, r.address, state)
 	}
 	return b.String()
 }
@@ -315,7 +315,7 @@ func (t *trial) obey(words []string) error {
 		case words[0] == "kill":
 			r.kill()
 		case r.up():
-			return fmt.Errorf("%s runs already", r.Name)
+			return fmt.Errorf("%s runs already", r.name)
 		default:
 			if err := r.launch(); err != nil {
 				return err
@@ -328,9 +328,9 @@ func (t *trial) obey(words []string) error {
 	case "roll":
 		for _, r := range t.replicas {
 			if !r.up() {
-				return fmt.Errorf("%s is down; start it first", r.Name)
+				return fmt.Errorf("%s is down; start it first", r.name)
 			}
-			fmt.Fprintf(t.out, "  %s drains, ends and comes back …\n", r.Name)
+			fmt.Fprintf(t.out, "  %s drains, ends and comes back …\n", r.name)
 			if err := r.roll(); err != nil {
 				return err
 			}
@@ -353,7 +353,7 @@ func (t *trial) obey(words []string) error {
 
 func (t *trial) named(words []string) (*replica, error) {
 	if len(words) == 1 {
-		if i := slices.IndexFunc(t.replicas, func(r *replica) bool { return r.Name == words[0] }); i >= 0 {
+		if i := slices.IndexFunc(t.replicas, func(r *replica) bool { return r.name == words[0] }); i >= 0 {
 			return t.replicas[i], nil
 		}
 	}

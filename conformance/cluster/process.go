@@ -1,4 +1,4 @@
-//go:build unix
+//go:build linux
 
 package main
 
@@ -70,15 +70,15 @@ func (c *cluster) run(name string, cmd *exec.Cmd, ready func(line []byte) error)
 
 // listening reads the line with which the programs of this project say that they
 // are ready.
-func listening(address *string) func(line []byte) error {
-	return func(line []byte) error {
-		var ready struct{ Listen string }
-		err := json.Unmarshal(line, &ready)
-		if *address = ready.Listen; err == nil && ready.Listen == "" {
-			err = errors.New("no address")
-		}
+func listening(line []byte) error {
+	var ready struct{ Event string }
+	if err := json.Unmarshal(line, &ready); err != nil {
 		return err
 	}
+	if ready.Event != "ready" {
+		return fmt.Errorf("it says %q", line)
+	}
+	return nil
 }
 
 // up says whether the program runs.

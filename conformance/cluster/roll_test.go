@@ -1,4 +1,4 @@
-//go:build unix
+//go:build linux
 
 package main
 
@@ -15,7 +15,7 @@ func TestRollingRestart(t *testing.T) {
 	t.Parallel()
 	const rate, life = 200, 3 * time.Second
 	b := newBench(t, faulty, func(s *settings) {
-		s.drain, s.life = 9*time.Second, life
+		s.drain, s.life = 12*time.Second, life
 		s.env = []string{"SIGNET_FAULT_KEY_SCHEDULE=publish=10s,sign=10s,retire=15s,secret=12s,max-age=1s,token=3s,allowance=4s"}
 	})
 	l, err := b.newLoad(t.Context(), b.service, b.shop, b.ada, 32, life)

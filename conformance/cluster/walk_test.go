@@ -1,4 +1,4 @@
-//go:build unix
+//go:build linux
 
 package main
 
@@ -18,7 +18,7 @@ func TestAnyReplicaAnyStep(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, ordinary, func(s *settings) { s.lanes = 6 })
 	orders := make(map[string]bool)
-	for i, l := range b.lanes[1:] { // three go one way round, three the other
+	for i, l := range b.ways[1:] { // three go one way round, three the other
 		w, browser := b.newWalk(l, b.ada, b.shop, io.Discard)
 		for range i / 2 { // and each begins elsewhere
 			_, err := people.Send(b.via(l, nil), http.MethodGet, b.issuer+"/livez", nil)

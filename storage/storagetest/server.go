@@ -94,7 +94,7 @@ func (s *Server) prepare() (err error) {
 	if s.dir, err = os.MkdirTemp("", "signet-postgres-"); err != nil {
 		return err
 	}
-	if s.port, err = FreePort(); err != nil {
+	if s.port, err = freePort(); err != nil {
 		return err
 	}
 	return s.own(s.dir)
@@ -110,9 +110,9 @@ func (s *Server) own(name string) error {
 
 func (s *Server) data() string { return filepath.Join(s.dir, "data") }
 
-// FreePort finds a port that nobody listens at, below those that connections
+// freePort finds a port that nobody listens at, below those that connections
 // get: one of them could take it while the server is down.
-func FreePort() (int, error) {
+func freePort() (int, error) {
 	const low, high = 15000, 32000
 	for range 100 {
 		port := low + mrand.IntN(high-low)
