@@ -297,11 +297,14 @@ type Turn struct {
 }
 
 // Turns returns the turns at now: for tokens, one for each of the algorithms,
-// and one for the revocation feed.
+// however often that is named, and one for the revocation feed.
 func (r *Ring) Turns(algs []string, now time.Time) []Turn {
 	var all []Turn
 	for _, s := range slots(algs) {
 		t := Turn{Purpose: s.purpose, Alg: s.alg}
+		if slices.ContainsFunc(all, func(other Turn) bool { return other.Purpose == t.Purpose && other.Alg == t.Alg }) {
+			continue
+		}
 		for _, k := range r.signers[s] {
 			if state(k.row, now) == StateNext {
 				t.Successors++

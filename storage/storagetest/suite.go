@@ -37,6 +37,7 @@ func Run(t *testing.T, open func(t *testing.T) storage.Store) {
 		{"signing keys", testSigningKeys},
 		{"sealed secrets", testSealedSecrets},
 		{"settings", testSettings},
+		{"load", testLoad},
 		{"single use", testUseOnce},
 		{"revocations", testRevocations},
 		{"the latest revocation counts, even when it has ended", testRevocationLatest},
@@ -1322,3 +1323,28 @@ func testClosed(t *testing.T, s storage.Store) {
 
 // number makes a distinct key of each i.
 func number(i int) []byte { return binary.BigEndian.AppendUint32(nil, uint32(i)) }
+
+// While an update goes on a connection is busy, and it is no longer afterwards.
+func testLoad(t *testing.T, s storage.Store) {
+	busy := func() int {
+		l := s.Load()
+		if l.Open < 1 || l.Open > l.Limit || l.Busy < 0 || l.Busy > l.Limit || l.Waits < 0 || l.Waited < 0 {
+			t.Errorf("load: %+v", l)
+		}
+		return l.Busy
+	}
+	err := s.Update(t.Context(), func(ctx context.Context, tx storage.Tx) error {
+		if busy() == 0 {
+			t.Error("an update is under way, and no connection is busy")
+		}
+		return tx.SetSetting(ctx, "load", "1")
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(time.Minute); busy() > 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("a connection stays busy")
+		}
+	}
+}
