@@ -1,7 +1,7 @@
 # What a contributor needs. `make` alone lists the targets.
 
 .DEFAULT_GOAL := help
-.PHONY: help build check deps generate test proof bench load figures screenshots demo clean
+.PHONY: help build check deps generate test proof bench load figures replicas screenshots demo clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -37,6 +37,9 @@ screenshots: deps ## the pictures of docs/pages.md, taken anew
 
 figures: deps ## the table of docs/performance.md, measured on this machine
 	@conformance/load/figures.sh
+
+replicas: deps ## what one, two and three replicas cost over one PostgreSQL
+	@conformance/load/replicas.sh
 
 demo: ## a provider, a shop and its API to try, gone when it ends
 	go run ./cmd/signet demo

@@ -59,14 +59,7 @@ func newGrown(t *testing.T, engine migrations.Engine, size int) *grown {
 		t.Fatalf("fill: %v", err)
 	}
 	g.some = strings.Fields(string(out))
-	if engine == migrations.Postgres { // what autovacuum does a minute later, if it is not at it
-		g.raw.SetMaxOpenConns(1)
-		for _, query := range []string{`SET lock_timeout = 0`, `VACUUM ANALYZE`} {
-			if _, err := g.raw.ExecContext(t.Context(), query); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
+	g.vacuum(t, `VACUUM ANALYZE`)
 	return g
 }
 
@@ -241,7 +234,7 @@ func (g *grown) takesNoRoom(t *testing.T) {
 	if err := store.Close(); err != nil {
 		t.Fatal(err)
 	}
-	g.vacuum(t)
+	g.vacuum(t, `VACUUM grants`)
 	tableAfter, indexAfter := g.sum(t)
 	t.Logf("%d rotations of %d grants: tables %d to %d bytes, indexes %d to %d", rotations, len(grants), table, tableAfter, index, indexAfter)
 	if tableAfter > table+table/10 || indexAfter > index+index/10 {
@@ -287,11 +280,20 @@ func allGrants(ctx context.Context, db *sql.DB) ([]storage.Grant, error) {
 	return list, rows.Err()
 }
 
-// vacuum does on PostgreSQL what its autovacuum does by itself.
-func (g *grown) vacuum(t *testing.T) {
+// vacuum does on PostgreSQL what its autovacuum does by itself, and waits for
+// that if it is at it.
+func (g *grown) vacuum(t *testing.T, query string) {
 	t.Helper()
-	if g.s.db.engine == migrations.Postgres {
-		if _, err := g.raw.ExecContext(t.Context(), `VACUUM grants`); err != nil {
+	if g.s.db.engine != migrations.Postgres {
+		return
+	}
+	conn, err := g.raw.Conn(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	for _, query := range []string{`SET lock_timeout = 0`, query} {
+		if _, err := conn.ExecContext(t.Context(), query); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -13,10 +13,12 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -74,7 +76,7 @@ func TestEachWorkload(t *testing.T) {
 		}
 		t.Run(w.name, func(t *testing.T) {
 			file := filepath.Join(t.TempDir(), "report.json")
-			code, out, errs := command(t, "--issuer", issuer, "--workload", w.name, "--pid", strconv.Itoa(os.Getpid()), "--json", file)
+			code, out, errs := command(t, "--issuer", issuer, "--workload", w.name, "--pid", strconv.Itoa(os.Getpid()), "--database-pid", strconv.Itoa(os.Getpid()), "--json", file)
 			if code != exitOK || !strings.Contains(out, "requests/s") {
 				t.Fatalf("exit %d:\n%s%s", code, out, errs)
 			}
@@ -295,5 +297,78 @@ func TestConnRefusesWhatIsNotHTTP(t *testing.T) {
 				t.Errorf("got %v", err)
 			}
 		})
+	}
+}
+
+// Requests in flight are spread over the replicas, and none goes to the issuer
+// itself, where nothing need answer.
+func TestReplicas(t *testing.T) {
+	const issuer = "http://127.0.0.1:1"
+	var asked [3]atomic.Int64
+	args := []string{"--issuer", issuer, "--workload", "discovery"}
+	for i := range asked {
+		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.Host != "127.0.0.1:1" {
+				t.Errorf("Host: %s", r.Host)
+			}
+			asked[i].Add(1)
+			fmt.Fprintf(w, `{"issuer":%q}`, issuer)
+		}))
+		t.Cleanup(srv.Close)
+		args = append(args, "--replica", srv.Listener.Addr().String(), "--pid", strconv.Itoa(os.Getpid()))
+	}
+	if code, out, errs := command(t, args...); code != exitOK {
+		t.Fatalf("exit %d:\n%s%s", code, out, errs)
+	}
+	for i := range asked {
+		if asked[i].Load() == 0 {
+			t.Errorf("replica %d was not asked", i+1)
+		}
+	}
+	for _, bad := range []string{"192.0.2.1:80", "localhost:80", "127.0.0.1"} {
+		if code, _, errs := command(t, "--issuer", issuer, "--workload", "discovery", "--replica", bad); code != exitUsage || !strings.Contains(errs, bad) {
+			t.Errorf("replica %s: exit %d, %s", bad, code, errs)
+		}
+	}
+}
+
+// A family's CPU time is that of its children too, while they run and after.
+func TestFamily(t *testing.T) {
+	family := func() time.Duration {
+		t.Helper()
+		p, err := readFamily(os.Getpid())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p.cpu
+	}
+	busy := exec.Command("sh", "-c", "while :; do :; done")
+	before, err := readProcess(os.Getpid())
+	if err == nil {
+		err = busy.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	const enough = 200 * time.Millisecond // of which this process itself takes little
+	var child processUsage
+	for child.cpu < enough {
+		time.Sleep(10 * time.Millisecond)
+		if child, err = readProcess(busy.Process.Pid); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if running := family(); running < before.cpu+enough {
+		t.Errorf("%s while the child runs, which has taken %s, after %s", running, child.cpu, before.cpu)
+	}
+	if err := busy.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = busy.Wait() // it was killed
+	if ended := family(); ended < before.cpu+enough {
+		t.Errorf("%s after the child has ended, which took %s, after %s", ended, child.cpu, before.cpu)
+	}
+	if _, err := readFamily(1<<31 - 1); err == nil {
+		t.Error("a process that is not there has a family")
 	}
 }

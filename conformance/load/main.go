@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -142,7 +143,16 @@ func parse(args []string, stdin io.Reader, stderr io.Writer, getenv func(string)
 	f.DurationVar(&o.settings.duration, "duration", 10*time.Second, "time measured")
 	f.DurationVar(&o.settings.warmup, "warmup", 2*time.Second, "time before it that does not count")
 	f.IntVar(&o.settings.requests, "requests", maxRequests, "end after so many requests, warm-up among them")
-	f.IntVar(&o.settings.pid, "pid", 0, "process of the server, to tell its CPU time and peak memory")
+	f.Func("pid", "process of the server, to tell its CPU time and peak memory; again for each replica", func(v string) error {
+		pid, err := strconv.Atoi(v)
+		o.settings.pids = append(o.settings.pids, pid)
+		return err
+	})
+	f.IntVar(&o.settings.database, "database-pid", 0, "the PostgreSQL server's first process, to tell CPU time apart that all of its processes take")
+	f.Func("replica", "`HOST:PORT` that answers for the issuer in its stead; again for each replica, over which requests in flight are spread", func(v string) error {
+		o.target.replicas = append(o.target.replicas, v)
+		return nil
+	})
 	f.StringVar(&o.bare, "bare", "", "do not measure, but serve at the `address` what net/http alone can do, to be measured for comparison")
 	f.StringVar(&o.jsonFile, "json", "", "write the report as JSON to the `file`")
 	f.BoolVar(&progress, "progress", false, "tell every second how it goes, even where standard error is no terminal")
@@ -163,7 +173,10 @@ func parse(args []string, stdin io.Reader, stderr io.Writer, getenv func(string)
 	require(s.concurrency >= 1 && s.concurrency <= maxConcurrency, "--concurrency: want 1 to %d", maxConcurrency)
 	require(s.duration > 0 && s.warmup >= 0 && s.duration+s.warmup <= maxTime, "--duration and --warmup: want %s at most together", maxTime)
 	require(s.requests >= s.concurrency && s.requests <= maxRequests, "--requests: want --concurrency to %d", maxRequests)
-	require(s.pid >= 0 && (s.pid == 0 || runtime.GOOS == "linux"), "--pid: want a process of this machine, on Linux")
+	for _, pid := range append(s.pids, s.database) {
+		require(pid >= 0 && (pid == 0 || runtime.GOOS == "linux"), "--pid, --database-pid: want a process of this machine, on Linux")
+	}
+	require(s.concurrency >= len(o.target.replicas), "--concurrency: want one for each --replica at least")
 	var err error
 	lines := bufio.NewReader(stdin)
 	if o.target.secret, err = secret.Read(lines, getenv); err != nil {

@@ -15,8 +15,9 @@ import (
 type settings struct {
 	concurrency      int
 	duration, warmup time.Duration
-	requests         int // warm-up among them
-	pid              int // 0: none
+	requests         int   // warm-up among them
+	pids             []int // of the servers
+	database         int   // 0: none
 }
 
 // A worker keeps one request in flight. Only done and failed are read by others
@@ -99,7 +100,7 @@ func measure(ctx context.Context, o options) (*report, error) {
 	workers := make([]*worker, s.concurrency)
 	var wg sync.WaitGroup
 	for i := range workers {
-		w := &worker{conn: conn{address: o.target.address}, op: newOperation(i), failures: map[string]failed{}}
+		w := &worker{conn: conn{address: o.target.addressOf(i)}, op: newOperation(i), failures: map[string]failed{}}
 		workers[i] = w
 		wg.Go(func() { w.work(ctx, from, end, s.requests/s.concurrency) })
 	}
@@ -113,13 +114,13 @@ func measure(ctx context.Context, o options) (*report, error) {
 	case <-time.After(time.Until(from)):
 	case <-finished:
 	}
-	before, err := readUsages(s.pid)
+	before, err := readUsages(s)
 	if err != nil {
 		return nil, err
 	}
 	<-finished
 	seconds := time.Since(from).Seconds()
-	after, err := readUsages(s.pid)
+	after, err := readUsages(s)
 	if err != nil {
 		return nil, err
 	}
@@ -143,20 +144,32 @@ func measure(ctx context.Context, o options) (*report, error) {
 	return newReport(o, start, seconds, total, failures, before, after), nil
 }
 
-// usages are those of the server, if its process is known, and of this process.
+// usages are those of the servers together and of the database, if their
+// processes are known, and of this process.
 type usages struct {
-	server *processUsage
-	own    *processUsage
+	server   *processUsage
+	database *processUsage
+	own      *processUsage
 }
 
-func readUsages(pid int) (usages, error) {
+func readUsages(s settings) (usages, error) {
 	var u usages
-	if pid != 0 {
+	for _, pid := range s.pids {
 		p, err := readProcess(pid)
 		if err != nil {
 			return usages{}, err
 		}
+		if u.server != nil {
+			p.cpu, p.peakRSS = p.cpu+u.server.cpu, max(p.peakRSS, u.server.peakRSS)
+		}
 		u.server = &p
+	}
+	if s.database != 0 {
+		p, err := readFamily(s.database)
+		if err != nil {
+			return usages{}, err
+		}
+		u.database = &p
 	}
 	// Of interest, but nothing to fail for where there is no /proc.
 	if p, err := readProcess(os.Getpid()); err == nil {

@@ -2,9 +2,9 @@ package main
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -28,20 +28,67 @@ func readProcess(pid int) (processUsage, error) {
 	}
 	// The second field is the name, in brackets, and may hold anything.
 	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
-	const user, system = 14 - 3, 15 - 3 // numbered from 1, and two are gone
-	if len(fields) <= system {
-		return processUsage{}, fmt.Errorf("process %d: stat has %d fields", pid, len(fields)+2)
-	}
-	u, errUser := strconv.ParseInt(fields[user], 10, 64)
-	s, errSystem := strconv.ParseInt(fields[system], 10, 64)
-	if err := errors.Join(errUser, errSystem); err != nil {
+	ticks, err := sumOf(fields, 14, 15)
+	if err != nil {
 		return processUsage{}, fmt.Errorf("process %d: %w", pid, err)
 	}
 	kb, err := procValue(fmt.Sprintf("/proc/%d/status", pid), "VmHWM")
 	if err != nil {
 		return processUsage{}, fmt.Errorf("process %d: %w", pid, err)
 	}
-	return processUsage{time.Duration(u+s) * clockTick, kb << 10}, nil
+	return processUsage{time.Duration(ticks) * clockTick, kb << 10}, nil
+}
+
+// sumOf adds fields of /proc/PID/stat up, which are numbered from 1; the first
+// two are gone.
+func sumOf(fields []string, numbers ...int) (sum int64, err error) {
+	for _, number := range numbers {
+		if len(fields) <= number-3 {
+			return 0, fmt.Errorf("stat has %d fields", len(fields)+2)
+		}
+		n, err := strconv.ParseInt(fields[number-3], 10, 64)
+		if err != nil {
+			return 0, err
+		}
+		sum += n
+	}
+	return sum, nil
+}
+
+// readFamily reads the CPU time of a process and of its children, those that
+// have ended among them. It tells nothing of their memory, of which they share
+// the most.
+func readFamily(pid int) (processUsage, error) {
+	files, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		return processUsage{}, err
+	}
+	var ticks int64
+	found := false
+	for _, file := range files {
+		stat, err := os.ReadFile(file)
+		if err != nil {
+			continue // it has ended meanwhile
+		}
+		fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+		own := filepath.Base(filepath.Dir(file)) == strconv.Itoa(pid)
+		numbers := []int{14, 15} // user, system
+		if own {
+			found = true
+			numbers = append(numbers, 16, 17) // of the children it has waited for
+		} else if len(fields) < 2 || fields[1] != strconv.Itoa(pid) {
+			continue
+		}
+		n, err := sumOf(fields, numbers...)
+		if err != nil {
+			return processUsage{}, fmt.Errorf("%s: %w", file, err)
+		}
+		ticks += n
+	}
+	if !found {
+		return processUsage{}, fmt.Errorf("process %d: there is none", pid)
+	}
+	return processUsage{cpu: time.Duration(ticks) * clockTick}, nil
 }
 
 // procValue reads a "Name: 123 kB" line.

@@ -45,18 +45,19 @@ type settingsReport struct {
 // figures count what began after the warm-up; latencies are those of requests
 // that succeeded.
 type figures struct {
-	Requests          uint64            `json:"requests"`
-	Seconds           float64           `json:"seconds"`
-	RequestsPerSecond float64           `json:"requests_per_second"`
-	P50               float64           `json:"p50_ms"`
-	P90               float64           `json:"p90_ms"`
-	P99               float64           `json:"p99_ms"`
-	Max               float64           `json:"max_ms"`
-	Errors            map[string]uint64 `json:"errors"`
-	ServerCPU         *float64          `json:"server_cpu_seconds,omitempty"`
-	ServerCPUPer1000  *float64          `json:"server_cpu_seconds_per_1000,omitempty"`
-	ServerPeakRSS     *float64          `json:"server_peak_rss_mb,omitempty"`
-	LoadCPUPer1000    *float64          `json:"load_cpu_seconds_per_1000,omitempty"`
+	Requests           uint64            `json:"requests"`
+	Seconds            float64           `json:"seconds"`
+	RequestsPerSecond  float64           `json:"requests_per_second"`
+	P50                float64           `json:"p50_ms"`
+	P90                float64           `json:"p90_ms"`
+	P99                float64           `json:"p99_ms"`
+	Max                float64           `json:"max_ms"`
+	Errors             map[string]uint64 `json:"errors"`
+	ServerCPU          *float64          `json:"server_cpu_seconds,omitempty"`
+	ServerCPUPer1000   *float64          `json:"server_cpu_seconds_per_1000,omitempty"`
+	ServerPeakRSS      *float64          `json:"server_peak_rss_mb,omitempty"`
+	DatabaseCPUPer1000 *float64          `json:"database_cpu_seconds_per_1000,omitempty"`
+	LoadCPUPer1000     *float64          `json:"load_cpu_seconds_per_1000,omitempty"`
 }
 
 func newReport(o options, start time.Time, seconds float64, total *histogram, failures map[string]failed, before, after usages) *report {
@@ -104,6 +105,9 @@ func newReport(o options, start time.Time, seconds float64, total *histogram, fa
 		total, rss := round(cpu.Seconds(), 2), round(float64(after.server.peakRSS)/(1<<20), 1)
 		r.Figures.ServerCPU, r.Figures.ServerCPUPer1000, r.Figures.ServerPeakRSS = &total, per1000(cpu), &rss
 	}
+	if after.database != nil {
+		r.Figures.DatabaseCPUPer1000 = per1000(after.database.cpu - before.database.cpu)
+	}
 	if before.own != nil && after.own != nil {
 		r.Figures.LoadCPUPer1000 = per1000(after.own.cpu - before.own.cpu)
 	}
@@ -143,6 +147,9 @@ func (r *report) print(w io.Writer) {
 	if f.ServerCPU != nil {
 		line("server CPU", "%.2f s, %.4f s per 1,000 requests", *f.ServerCPU, *f.ServerCPUPer1000)
 		line("server peak memory", "%.1f MB", *f.ServerPeakRSS)
+	}
+	if f.DatabaseCPUPer1000 != nil {
+		line("database CPU", "%.4f s per 1,000 requests", *f.DatabaseCPUPer1000)
 	}
 	if f.LoadCPUPer1000 != nil {
 		line("load's own CPU", "%.4f s per 1,000 requests", *f.LoadCPUPer1000)

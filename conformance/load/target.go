@@ -21,10 +21,11 @@ type target struct {
 	redirectURI      string
 	user, password   string
 
-	idTokenAlg string // seen in an answer, or ""
-	host       string // as requests name it
-	address    string // as connections reach it
-	discovery  string // path of the OpenID configuration
+	idTokenAlg string   // seen in an answer, or ""
+	host       string   // as requests name it
+	address    string   // as connections reach it
+	replicas   []string // addresses that answer in its stead
+	discovery  string   // path of the OpenID configuration
 }
 
 // locate finds the address of the issuer, which must be a loopback address:
@@ -47,7 +48,16 @@ func (t *target) locate() error {
 			return fmt.Errorf("%s is not a loopback address: load is for this machine only", ip)
 		}
 	}
+	for _, replica := range t.replicas {
+		if host, _, err := net.SplitHostPort(replica); err != nil || !net.ParseIP(host).IsLoopback() {
+			return fmt.Errorf("replica %s: want HOST:PORT of a loopback address, in numbers", replica)
+		}
+	}
 	t.host, t.discovery = u.Host, strings.TrimSuffix(u.Path, "/")+"/.well-known/openid-configuration"
+	if len(t.replicas) > 0 { // nothing need answer at the issuer itself
+		t.address = t.replicas[0]
+		return nil
+	}
 	t.address = net.JoinHostPort(ips[0].String(), port)
 	for _, ip := range ips[1:] {
 		// localhost may be two addresses, with the server on the second.
@@ -57,6 +67,14 @@ func (t *target) locate() error {
 		t.address = net.JoinHostPort(ip.String(), port)
 	}
 	return nil
+}
+
+// addressOf is where the i-th worker's requests go.
+func (t *target) addressOf(i int) string {
+	if len(t.replicas) == 0 {
+		return t.address
+	}
+	return t.replicas[i%len(t.replicas)]
 }
 
 // path reads one endpoint of the metadata, which must be at the issuer's host.

@@ -3,12 +3,17 @@ package storagetest
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
+
 	"github.com/signet-oidc/signet/migrations"
+	"github.com/signet-oidc/signet/storage/sqlite"
 )
 
 // PerPerson is how many grants Fill gives each person.
@@ -21,18 +26,19 @@ const PerPerson = 5
 // A grant is inserted with its code and then redeemed by an update, as the
 // program does it, few at a time, so that pages come to be as full as use makes
 // them. It returns the id of one of every n/100 grants, and may be called once
-// on a database, through connections of its own.
-func Fill(ctx context.Context, db *sql.DB, engine migrations.Engine, template string, n int) (some []string, err error) {
-	f, err := newFiller(ctx, db, engine, template, n)
+// on a database: a postgres:// URL, or the path of a SQLite file.
+func Fill(ctx context.Context, database, template string, n int) (some []string, err error) {
+	engine := migrations.SQLite
+	if strings.HasPrefix(database, "postgres") {
+		engine = migrations.Postgres
+	}
+	db, err := openToFill(ctx, engine, database)
 	if err != nil {
 		return nil, fmt.Errorf("fill: %w", err)
 	}
-	db.SetMaxOpenConns(1)
-	setting := `SET lock_timeout = 0` // autovacuum may be at work
-	if engine == migrations.SQLite {
-		setting = `PRAGMA synchronous = OFF` // a fill that a power cut spoils is begun again
-	}
-	if _, err := db.ExecContext(ctx, setting); err != nil {
+	defer func() { err = errors.Join(err, db.Close()) }()
+	f, err := newFiller(ctx, db, engine, template, n)
+	if err != nil {
 		return nil, fmt.Errorf("fill: %w", err)
 	}
 	persons := (n + PerPerson - 1) / PerPerson
@@ -63,6 +69,26 @@ func Fill(ctx context.Context, db *sql.DB, engine migrations.Engine, template st
 		some[i] = some[i*step]
 	}
 	return some[:(len(some)+step-1)/step], nil
+}
+
+// openToFill opens a database without the limits of the programs: a vacuum may
+// wait for another, and a fill that a power cut spoils is begun again.
+func openToFill(ctx context.Context, engine migrations.Engine, database string) (*sql.DB, error) {
+	if engine == migrations.Postgres {
+		cfg, err := pgx.ParseConfig(database)
+		if err != nil {
+			return nil, err
+		}
+		return stdlib.OpenDB(*cfg), nil
+	}
+	db, err := sqlite.DB(database)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := db.ExecContext(ctx, `PRAGMA synchronous = OFF`); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	return db, nil
 }
 
 type filler struct {

@@ -1,8 +1,7 @@
 // Command fill makes a database as big as many grants make it, to see what that
-// costs. It copies a grant that was redeemed, the newest unless one is named,
-// and its person:
+// costs. It copies a grant that was redeemed, and its person:
 //
-//	go run ./storage/storagetest/fill -database signet.db -grants 100000
+//	go run ./storage/storagetest/fill -database signet.db -grants 100000 -template ID
 //
 // It is for databases that are thrown away. It prints the ids of some of the
 // grants.
@@ -17,9 +16,6 @@ import (
 	"os/signal"
 	"strings"
 
-	"github.com/signet-oidc/signet/migrations"
-	"github.com/signet-oidc/signet/storage/postgres"
-	"github.com/signet-oidc/signet/storage/sqlite"
 	"github.com/signet-oidc/signet/storage/storagetest"
 )
 
@@ -36,28 +32,16 @@ func main() {
 	}
 }
 
-func fill(ctx context.Context, database, template string, grants int) (err error) {
-	if database == "" || grants < 1 {
-		return errors.New("fill: want -database, and -grants above 0")
+func fill(ctx context.Context, database, template string, grants int) error {
+	if database == "" || template == "" || grants < 1 {
+		return errors.New("fill: want -database, -template, and -grants above 0")
 	}
-	engine, open := migrations.SQLite, sqlite.DB
-	if strings.HasPrefix(database, "postgres") {
-		engine, open = migrations.Postgres, postgres.DB
-	} else if _, err := os.Stat(database); err != nil {
-		return err
-	}
-	db, err := open(database)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, db.Close()) }()
-	if template == "" {
-		err := db.QueryRowContext(ctx, `SELECT id FROM grants WHERE code_used_at > 0 ORDER BY id DESC LIMIT 1`).Scan(&template)
-		if err != nil {
-			return fmt.Errorf("fill: a grant to copy: %w", err)
+	if !strings.HasPrefix(database, "postgres") {
+		if _, err := os.Stat(database); err != nil {
+			return err
 		}
 	}
-	some, err := storagetest.Fill(ctx, db, engine, template, grants)
+	some, err := storagetest.Fill(ctx, database, template, grants)
 	if err != nil {
 		return err
 	}
