@@ -174,3 +174,49 @@ func TestServerBecomesReadOnly(t *testing.T) {
 	}
 	must(t, err)
 }
+
+// A primary that falls silent, its connections open, holds nobody up for long:
+// when one connection is silent, the others are given up with it.
+func TestPrimaryFallsSilent(t *testing.T) {
+	t.Parallel()
+	pair, address := ownPair(t, storagetest.PairOptions{ServerOptions: storagetest.ServerOptions{NoSync: true}})
+	const connections = 16
+	s, err := postgres.Open(t.Context(), address+"&connect_timeout=1", postgres.Options{MaxConns: connections})
+	must(t, err)
+	defer s.Close()
+	// All connections at once, each in use until the last one is.
+	var ready, users sync.WaitGroup
+	ready.Add(connections)
+	for range connections {
+		users.Go(func() {
+			err := s.View(t.Context(), func(context.Context, storage.Reader) error {
+				ready.Done()
+				ready.Wait()
+				return nil
+			})
+			if err != nil {
+				t.Error(err)
+				ready.Done()
+			}
+		})
+	}
+	users.Wait()
+	must(t, pair.Primary().Freeze())
+	frozen := pair.Primary()
+	defer func() { must(t, frozen.Kill()) }()
+	must(t, pair.Promote())
+	began, refused := time.Now(), 0
+	for ; ; refused++ {
+		err := set(s, t.Context(), "k", "v")
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, storage.ErrUnavailable) || refused == connections {
+			t.Fatalf("after %d others: %v", refused, err)
+		}
+	}
+	t.Logf("%d calls were refused, for %s", refused, time.Since(began).Round(time.Millisecond))
+	if refused > 2 {
+		t.Error("too many: each waits for other connections")
+	}
+}

@@ -154,7 +154,7 @@ func poolConfig(url string, opts Options) (*pgxpool.Config, error) {
 		cfg.MaxConns = defaultMaxConns
 	}
 	harden(cfg.ConnConfig)
-	cfg.ConnConfig.DialFunc = dialer(cfg.ConnConfig.DialFunc)
+	cfg.ConnConfig.DialFunc = newDialer(cfg.ConnConfig.DialFunc).DialContext
 	// A server that has become read-only is not the primary any more: the next
 	// connection finds the one that is.
 	before := cfg.ConnConfig.OnPgError

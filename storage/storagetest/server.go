@@ -211,6 +211,15 @@ func (s *Server) Kill() error {
 	if s.supervisor == nil {
 		return nil
 	}
+	return errors.Join(s.signal(syscall.SIGKILL), s.Stop())
+}
+
+// Freeze stops every process of the server where it is: connections stay, and
+// nothing answers. It needs /proc. The next call has to be Kill.
+func (s *Server) Freeze() error { return s.signal(syscall.SIGSTOP) }
+
+// signal sends a signal to every process of the server.
+func (s *Server) signal(sig syscall.Signal) error {
 	file, err := os.ReadFile(filepath.Join(s.data(), "postmaster.pid"))
 	if err != nil {
 		return err
@@ -220,16 +229,16 @@ func (s *Server) Kill() error {
 	if err != nil {
 		return err
 	}
-	// Linux names the children. Elsewhere they end by themselves once they
-	// notice that they have no parent.
+	// Linux names the children. Elsewhere those of a killed one end by
+	// themselves once they notice that they have no parent.
 	children, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
-	err = syscall.Kill(pid, syscall.SIGKILL)
+	err = syscall.Kill(pid, sig)
 	for child := range strings.FieldsSeq(string(children)) {
 		if pid, err := strconv.Atoi(child); err == nil {
-			_ = syscall.Kill(pid, syscall.SIGKILL) // it may have ended
+			_ = syscall.Kill(pid, sig) // it may have ended
 		}
 	}
-	return errors.Join(err, s.Stop())
+	return err
 }
 
 func (s *Server) end() error {
