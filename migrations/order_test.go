@@ -101,13 +101,17 @@ func TestNobodyWaitsBehindAMigration(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = backup.Rollback() }()
-	read := func(q interface {
-		QueryRow(query string, args ...any) *sql.Row
-	}) error {
-		var n int
-		return q.QueryRow(`SELECT count(*) FROM signing_keys`).Scan(&n)
+	const count = `SELECT count(*) FROM signing_keys`
+	var n int
+	if err := backup.QueryRowContext(t.Context(), count).Scan(&n); err != nil {
+		t.Fatal(err)
 	}
-	if err := read(backup); err != nil {
+	server, err := other.Conn(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	if _, err := server.ExecContext(t.Context(), `SET lock_timeout = 0`); err != nil {
 		t.Fatal(err)
 	}
 	waiting, done := make(chan string, 1000), make(chan error, 1)
@@ -129,10 +133,7 @@ func TestNobodyWaitsBehindAMigration(t *testing.T) {
 		case <-time.After(time.Minute):
 			t.Fatal("the migration waits for the lock, and everybody behind it")
 		}
-		if _, err := other.ExecContext(t.Context(), `SET lock_timeout = 0`); err != nil {
-			t.Fatal(err)
-		}
-		if err := read(other); err != nil {
+		if err := server.QueryRowContext(t.Context(), count).Scan(&n); err != nil {
 			t.Errorf("read while the migration waits: %v", err)
 		}
 	}

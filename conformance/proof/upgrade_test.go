@@ -76,7 +76,7 @@ func upgrade(t *testing.T, engine, older string) {
 	// busy waits until so much was noted that all servers have had their share.
 	busy := func() {
 		t.Helper()
-		most := s.Log.Size() + often(200, 3000)
+		most := s.Log.Size() + often(200, 1000)
 		until(t, "the apps go on", func() bool { return s.Log.Size() > most || t.Failed() })
 	}
 	busy()
