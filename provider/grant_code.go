@@ -79,7 +79,7 @@ func (p *Provider) issueCode(ctx context.Context, a *Authorization, s *SignedIn,
 		touch:    q.client.Origin == originRegistration,
 	}
 	if q.view.listsStatus(pl.resources) {
-		index, err := p.statusIndexes.take(ctx)
+		index, err := p.statusIndexes.take(ctx, q.view.epoch.status)
 		if err != nil {
 			return nil, err
 		}

@@ -24,7 +24,8 @@ const (
 	PathFeedStream    = PathFeed + "/stream"
 	PathFeedPoll      = PathFeed + "/poll"
 	PathStatusLists   = "/statuslists"
-	PathSetUp         = "/setup" // where set-up links lead; a page of web's
+	PathDoctor        = "/doctor" // how a request of `signet doctor` came here
+	PathSetUp         = "/setup"  // where set-up links lead; a page of web's
 )
 
 // RequestIDHeader carries the id under which the log knows a request.

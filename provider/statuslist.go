@@ -26,11 +26,14 @@ type statusIndexes struct {
 	free  []int64
 }
 
-func (s *statusIndexes) take(ctx context.Context) (int64, error) {
+// take returns a place that nobody had; those before from are of the time before
+// a restore, of which nobody knows any more who had them.
+func (s *statusIndexes) take(ctx context.Context, from int64) (int64, error) {
 	const batch = 1024
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.free) == 0 {
+	if len(s.free) == 0 || s.free[0] < from {
+		s.free = nil
 		var first int64
 		err := s.store.Update(ctx, func(ctx context.Context, tx storage.Tx) (err error) {
 			first, err = tx.TakeStatusIndexes(ctx, batch)

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/netip"
 	"runtime/debug"
+	"slices"
 	"strings"
 
 	"github.com/go-chi/chi/v5"
@@ -42,13 +43,14 @@ func (s *Server) clientAddress(next http.Handler) http.Handler {
 		if err != nil {
 			host = r.RemoteAddr
 		}
+		if r.URL.Path == s.issuer.Path()+provider.PathDoctor {
+			r = withPeer(r, host)
+		}
 		if trusted := s.trusted.Load(); len(*trusted) > 0 && contains(*trusted, host) {
 			if rec, ok := w.(*recorder); ok {
 				rec.proxied = true
 			}
-			hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
-			for i := len(hops) - 1; i >= 0; i-- {
-				hop := strings.TrimSpace(hops[i])
+			for _, hop := range slices.Backward(hops(r.Header)) {
 				addr, err := netip.ParseAddr(hop)
 				if err != nil { // some proxies add the port
 					withPort, err := netip.ParseAddrPort(hop)
@@ -66,6 +68,15 @@ func (s *Server) clientAddress(next http.Handler) http.Handler {
 		r.RemoteAddr = host
 		next.ServeHTTP(w, r)
 	})
+}
+
+// hops returns the addresses that X-Forwarded-For names, as they are written.
+func hops(h http.Header) []string {
+	hops := strings.Split(strings.Join(h.Values("X-Forwarded-For"), ","), ",")
+	for i := range hops {
+		hops[i] = strings.TrimSpace(hops[i])
+	}
+	return hops
 }
 
 func contains(networks []netip.Prefix, host string) bool {

@@ -89,6 +89,8 @@ func (s *Server) Public() http.Handler {
 		r.With(quiet).Get(base+templates.StylesheetRoute, s.stylesheet)
 	})
 
+	r.With(s.bound, quiet).Get(base+provider.PathDoctor, s.doctor)
+
 	// For load balancers.
 	r.With(quiet).Get("/livez", s.live)
 	r.With(quiet).Get("/readyz", s.ready)

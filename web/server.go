@@ -2,6 +2,7 @@ package web
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"log/slog"
 	"net/http"
@@ -17,8 +18,8 @@ import (
 	"github.com/signet-oidc/signet/templates"
 )
 
-// Config is what a Server is made of. All fields but TrustedProxies and Tracer
-// are required.
+// Config is what a Server is made of. All fields but TrustedProxies, Tracer and
+// Version are required.
 type Config struct {
 	Issuer         provider.Issuer
 	Provider       *provider.Provider
@@ -29,6 +30,7 @@ type Config struct {
 	Tracer         trace.Tracer // nil: requests are not traced
 	Log            *slog.Logger
 	Now            func() time.Time
+	Version        string // of the program
 }
 
 // Server serves the provider over HTTP.
@@ -44,6 +46,8 @@ type Server struct {
 	tracer         trace.Tracer // or nil
 	log            *slog.Logger
 	now            func() time.Time
+	version        string
+	instance       string // random: which process this is
 	trusted        atomic.Pointer[[]netip.Prefix]
 	drained        context.Context // ends when draining begins
 	drain          context.CancelFunc
@@ -63,6 +67,8 @@ func New(cfg Config) *Server {
 		tracer:         cfg.Tracer,
 		log:            cfg.Log,
 		now:            cfg.Now,
+		version:        cfg.Version,
+		instance:       rand.Text(),
 	}
 	s.drained, s.drain = context.WithCancel(context.Background())
 	s.crossOrigin.SetDenyHandler(http.HandlerFunc(s.forbidden))

@@ -39,6 +39,7 @@ type root struct {
 	Audit    auditCmd    `cmd:"" help:"What happened, by whom."`
 	Backup   backupCmd   `cmd:"" help:"Copy a SQLite database while it is served."`
 	Restore  restoreCmd  `cmd:"" help:"Put a backup in the place of a database."`
+	Doctor   doctorCmd   `cmd:"" help:"Look for what is wrong, and say what to do."`
 	Health   healthCmd   `cmd:"" help:"Ask a running server whether it is ready."`
 	Version  versionCmd  `cmd:"" help:"Say which version this is."`
 }

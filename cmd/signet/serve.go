@@ -167,7 +167,7 @@ func (a *app) start(ctx context.Context, cfg Config) (_ *running, err error) {
 	}
 	s.web = web.New(web.Config{
 		Issuer: cfg.Issuer, Provider: p, TrustedProxies: cfg.TrustedProxies, RequestTimeout: policy.RequestTimeout,
-		Registerer: registry, Gatherer: registry, Tracer: tracer, Log: a.log, Now: now,
+		Registerer: registry, Gatherer: registry, Tracer: tracer, Log: a.log, Now: now, Version: serverVersion(),
 	})
 
 	work, stopWork := context.WithCancel(context.WithoutCancel(ctx))

@@ -42,6 +42,12 @@ func buildVersion() versionJSON {
 	return v
 }
 
+// serverVersion is what servers tell `signet doctor` of themselves.
+func serverVersion() string {
+	v := buildVersion()
+	return v.Version + ", commit " + v.Commit
+}
+
 func (*versionCmd) Run(a *app) error {
 	v := buildVersion()
 	return a.print(v, func(w io.Writer) { fmt.Fprintf(w, "signet %s, commit %s, %s\n", v.Version, v.Commit, v.Go) })
