@@ -117,8 +117,12 @@ func (a *Admin) CreateInitialAccessToken(ctx context.Context, uses int, lifetime
 		if err := f.Err(); err != nil {
 			return err
 		}
+		e, err := readEpoch(ctx, tx)
+		if err != nil {
+			return err
+		}
 		expires = tx.now.Add(lifetime)
-		err = tx.UseOnce(ctx, storage.OneTime{Kind: kindInitialToken, KeyHash: hash, Data: string(data), CreatedAt: tx.now, ExpiresAt: expires}, tx.now)
+		err = tx.UseOnce(ctx, storage.OneTime{Kind: kindInitialToken, KeyHash: hash, Data: string(data), CreatedAt: e.first(tx.now), ExpiresAt: expires}, tx.now)
 		if err != nil {
 			return fmt.Errorf("initial access token: %w", err)
 		}
@@ -175,7 +179,7 @@ func (p *Provider) register(w http.ResponseWriter, r *http.Request) (registered,
 	switch {
 	case bearer != "":
 		row, err := p.store.OneTime(ctx, kindInitialToken, bearerHash(bearer), now)
-		if errors.Is(err, storage.ErrNotFound) {
+		if errors.Is(err, storage.ErrNotFound) || err == nil && p.epoch().voids(row.CreatedAt) {
 			return registered{}, invalidToken(errors.New("initial access token is unknown, spent or has expired"))
 		}
 		if err != nil {
