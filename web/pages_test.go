@@ -18,7 +18,7 @@ import (
 
 // openToAnySite are the endpoints that other sites may post to. Everything
 // else is a page, and only pages of ours may post to it.
-var openToAnySite = []string{"/token", "/userinfo", "/revoke", "/introspect", "/authorize", "/logout"}
+var openToAnySite = []string{"/token", "/userinfo", "/revoke", "/introspect", "/par", "/authorize", "/logout"}
 
 // L15: the router is walked: a form from elsewhere is refused everywhere.
 func TestCrossSiteForms(t *testing.T) {
