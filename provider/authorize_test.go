@@ -89,7 +89,7 @@ func TestBeginAuthorization(t *testing.T) {
 		{"implicit", ask("response_type", "token"), "unsupported_response_type", 0},
 		{"hybrid", ask("response_type", "code id_token"), "unsupported_response_type", 0},
 		{"fragment", ask("response_mode", "fragment"), "invalid_request", 0},
-		{"query.jwt", ask("response_mode", "query.jwt"), "invalid_request", 0},
+		{"fragment.jwt", ask("response_mode", "fragment.jwt"), "invalid_request", 0},
 		{"form_post", ask("response_mode", "form_post"), good, 0},
 		{"query", ask("response_mode", "query"), good, 0},
 		{"request object", ask("request", "eyJhbGciOiJub25lIn0.e30."), "invalid_request_object", 0},
