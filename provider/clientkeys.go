@@ -26,6 +26,9 @@ const (
 	// client withdrew must not live on because its server is kept from us.
 	clientKeysFresh  = 15 * time.Minute
 	clientKeysMaxAge = time.Hour
+	// clientKeysWaiting is how many requests wait for one jwks_uri at most: where
+	// its server is silent, more would only be more of them.
+	clientKeysWaiting = 16
 )
 
 // errKeysUnavailable says that a client's keys could not be fetched. It is no
@@ -41,7 +44,8 @@ type remoteKeys struct {
 }
 
 type remoteSet struct {
-	known atomic.Pointer[fetchedSet]
+	known   atomic.Pointer[fetchedSet]
+	waiting atomic.Int32 // requests
 
 	mu      sync.Mutex // held during a fetch: those who need its outcome wait
 	triedAt time.Time
@@ -70,6 +74,10 @@ func (k *remoteKeys) get(ctx context.Context, uri, kid string, now time.Time) (*
 
 	if set := entry.known.Load(); set.serves(kid, now) {
 		return set.JSONWebKeySet, nil // no waiting for a fetch that somebody else needs
+	}
+	defer entry.waiting.Add(-1)
+	if entry.waiting.Add(1) > clientKeysWaiting {
+		return nil, fmt.Errorf("%w: too many requests wait for it", errKeysUnavailable)
 	}
 	entry.mu.Lock()
 	defer entry.mu.Unlock()

@@ -178,7 +178,7 @@ func (p *Provider) Metadata(w http.ResponseWriter, r *http.Request) {
 // sign; but not for so long that a key may sign by then which is not in it.
 func (p *Provider) JWKS(w http.ResponseWriter, r *http.Request) {
 	s := p.registry.current.Load()
-	if s == nil || p.now().Sub(time.UnixMilli(s.asOf.Load())) > p.keeper.Schedule.JWKSGood(p.policy.JWKSMaxAge) {
+	if s == nil || p.registry.age(s) > p.keeper.Schedule.JWKSGood(p.policy.JWKSMaxAge) {
 		p.writeError(w, r, unavailable(nil))
 		return
 	}

@@ -39,7 +39,7 @@ func (p *Provider) signFeed(typ string, claims []byte) (string, error) {
 // openFeed starts following the revocation log, for verifiers.
 func (p *Provider) openFeed(ctx context.Context) (*revocation.Feed, error) {
 	return revocation.OpenFeed(ctx, revocation.FeedConfig{
-		Store: p.store, Issuer: p.issuer.String(), Sign: p.signFeed, Now: p.now, Shared: p.clock.shared, Tracer: p.tracer, Log: p.log,
+		Store: p.store, Issuer: p.issuer.String(), Sign: p.signFeed, Now: p.clock.local, Shared: p.clock.shared, Tracer: p.tracer, Log: p.log,
 		// Nothing that verifiers will refuse for an epoch is minted here once
 		// one of them knows of it: the client's change came with the epoch.
 		CatchUp: p.registry.catchUp,

@@ -20,7 +20,7 @@ const actorSignet = "signet"
 const compromisedFor = 365 * 24 * time.Hour
 
 // sharedNow returns the time of the clock all replicas share.
-func (p *Provider) sharedNow() time.Time { return p.clock.shared(p.now()) }
+func (p *Provider) sharedNow() time.Time { return p.clock.shared(p.clock.local()) }
 
 // keepKeys carries the keys through their lives until ctx ends. Every replica
 // does; of those that come to the same change one makes it.
@@ -34,6 +34,10 @@ func (p *Provider) keepKeys(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-time.After(wait + rand.N(spread)):
+		}
+		if p.clock.check() != nil {
+			wait = p.policy.ClockPoll
+			continue // whose turn it is is for those to say whose clocks agree
 		}
 		var next time.Time
 		err := p.job(ctx, "keys", func(ctx context.Context) (err error) {

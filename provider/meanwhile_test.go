@@ -350,8 +350,8 @@ func TestRevokedByAReplicaWithAWrongClock(t *testing.T) {
 		h.quick()
 		replica, _ := h.replica()
 		for _, off := range []time.Duration{-time.Hour, time.Hour} {
-			replica.p.now = func() time.Time { return h.now().Add(off) }
-			replica.p.clock.offset.Store(int64(off))
+			replica.p.clock.local = func() time.Time { return h.now().Add(off) }
+			replica.p.clock.last.Store(&clockReading{ours: replica.p.clock.local(), theirs: h.now()})
 			s := h.signIn("ann")
 			kept := h.tokens(s, "scope", "openid orders:read")
 			must(t, replica.p.SignOut(t.Context(), s))

@@ -104,10 +104,10 @@ func (m *metrics) watch(reg prometheus.Registerer, p *Provider, outbound *Outbou
 				if s == nil {
 					return -1
 				}
-				return p.since(s.asOf.Load())
+				return p.registry.age(s).Seconds()
 			}),
 		gaugeOf("signet_clock_offset_seconds", "This server's clock minus the database's; beyond 2 either way it issues nothing.",
-			func() float64 { return time.Duration(p.clock.offset.Load()).Seconds() }),
+			func() float64 { return p.clock.offset().Seconds() }),
 		gaugeOf("signet_keys_age_seconds", "Since when this replica has not looked after the keys.",
 			func() float64 { return p.since(m.keysKept.Load()) }),
 		gaugeOf("signet_password_hashes_running", "Passwords that are being checked or hashed.",

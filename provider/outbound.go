@@ -20,7 +20,7 @@ import (
 )
 
 const (
-	outboundTimeout = 5 * time.Second
+	outboundTimeout = 4 * time.Second // who waits for it has an end as well, see Policy.RequestTimeout
 	outboundLimit   = 64 << 10
 )
 

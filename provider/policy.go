@@ -46,7 +46,8 @@ type Policy struct {
 	ClockSkew time.Duration
 	// AssertionLifetime is how far ahead a client assertion may expire (RFC 7523 §3).
 	AssertionLifetime time.Duration
-	// RequestTimeout is the longest a request may be worked on.
+	// RequestTimeout is the longest a request may be worked on: then it is 503,
+	// whatever it waits for.
 	RequestTimeout time.Duration
 	// SecretOverlap is how long a rotated client secret goes on working.
 	SecretOverlap time.Duration
@@ -121,7 +122,7 @@ func DefaultPolicy() Policy {
 		PasswordQueue:          32,
 		ClockSkew:              60 * time.Second,
 		AssertionLifetime:      5 * time.Minute,
-		RequestTimeout:         10 * time.Second,
+		RequestTimeout:         5 * time.Second,
 		SecretOverlap:          24 * time.Hour,
 		RegistryPoll:           250 * time.Millisecond,
 		RegistryMaxAge:         time.Second,

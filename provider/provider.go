@@ -43,7 +43,9 @@ type Config struct {
 	Metrics      prometheus.Registerer
 	Tracer       trace.Tracer // of jobs and fetches; nil: none
 	Log          *slog.Logger
-	Now          func() time.Time
+	// Now is this machine's clock, with its monotonic reading, which UTC takes
+	// away. Dates are by the database's clock.
+	Now func() time.Time
 }
 
 // Provider answers the protocol endpoints of one issuer. It is safe for
@@ -103,8 +105,7 @@ func New(ctx context.Context, cfg Config) (*Provider, error) {
 		store:    cfg.Store,
 		policy:   cfg.Policy,
 		log:      cfg.Log,
-		now:      cfg.Now,
-		clock:    &clock{store: cfg.Store, policy: cfg.Policy, now: cfg.Now, log: cfg.Log},
+		clock:    &clock{store: cfg.Store, policy: cfg.Policy, local: cfg.Now, log: cfg.Log},
 		throttle: newThrottle(limit{burst: 20, perSecond: 0.2}, limit{burst: 200, perSecond: 5}),
 		pushes:   newThrottle(limit{burst: 60, perSecond: 1}, limit{burst: 300, perSecond: 5}),
 		fetches:  newThrottle(limit{burst: 20, perSecond: 1}, limit{burst: 50, perSecond: 10}),
@@ -122,7 +123,8 @@ func New(ctx context.Context, cfg Config) (*Provider, error) {
 
 		largeTokens: newCache[string, time.Time](cfg.Policy.CachedClients),
 	}
-	p.entries = entries{func() time.Time { return p.clock.latest(p.now()) }, p.policy}
+	p.now = p.clock.now
+	p.entries = entries{func() time.Time { return p.clock.latest(p.clock.local()) }, p.policy}
 	if err := p.clock.measure(ctx); err != nil {
 		return nil, err
 	}
@@ -130,7 +132,7 @@ func New(ctx context.Context, cfg Config) (*Provider, error) {
 	if _, err := p.keeper.Advance(ctx, p.sharedNow()); err != nil {
 		return nil, fmt.Errorf("keys: %w", err)
 	}
-	p.registry = &registry{store: cfg.Store, sealer: cfg.Sealer, clock: p.clock, policy: cfg.Policy, now: cfg.Now, log: cfg.Log}
+	p.registry = &registry{store: cfg.Store, sealer: cfg.Sealer, clock: p.clock, policy: cfg.Policy, log: cfg.Log, reload: make(chan struct{}, 1)}
 	p.registrar = NewAdmin(AdminConfig{
 		Store: cfg.Store, Policy: cfg.Policy, Now: p.sharedNow, Actor: originRegistration, Issuer: cfg.Issuer.String(),
 		Ring: func(ctx context.Context) (*keys.Ring, error) {
@@ -276,6 +278,9 @@ func (p *Provider) prune(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+		}
+		if p.clock.check() != nil {
+			continue // what has expired is for those to say whose clocks agree
 		}
 		for gone := batch; gone > 0; {
 			err := p.job(ctx, "prune", func(ctx context.Context) error {

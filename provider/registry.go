@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -25,18 +24,17 @@ type registry struct {
 	sealer *keys.Sealer
 	clock  *clock
 	policy Policy
-	now    func() time.Time
 	log    *slog.Logger
 
 	current atomic.Pointer[snapshot]
-	reload  sync.Mutex // held while the version is asked for
+	reload  chan struct{} // holds one while the version is asked for
 }
 
 // snapshot is everything known at one registry version. All but asOf and the
 // clients, which are read when first asked for, is immutable.
 type snapshot struct {
 	version   int64
-	asOf      atomic.Int64 // Unix milliseconds: when version was last seen to be current
+	asOf      atomic.Pointer[time.Time] // by this machine's clock: when version was last seen to be current
 	epoch     epoch
 	ring      *keys.Ring
 	jwks      *document
@@ -74,40 +72,46 @@ func (r *registry) fresh() (view, bool) {
 	if s == nil {
 		return view{}, false
 	}
-	asOf := time.UnixMilli(s.asOf.Load()).UTC()
-	age := r.now().Sub(asOf)
-	// A clock that was set back makes the age negative: ask again.
-	return view{snapshot: s, asOf: r.clock.shared(asOf)}, age >= -r.policy.RegistryPoll && age <= r.policy.RegistryMaxAge
+	age := r.age(s)
+	return view{snapshot: s, asOf: r.clock.shared(*s.asOf.Load())}, age >= 0 && age <= r.policy.RegistryMaxAge
 }
+
+// age returns how long ago the snapshot was last seen to be current. Where a
+// clock without a monotonic reading was set back it is negative.
+func (r *registry) age(s *snapshot) time.Duration { return r.clock.local().Sub(*s.asOf.Load()) }
 
 // refresh asks for the registry's version, unless that was just done, and
 // reads the registry anew when it changed or when a key's hour has come.
 func (r *registry) refresh(ctx context.Context) error {
-	return r.refreshSince(ctx, r.now().Add(-r.policy.RegistryPoll/2))
+	return r.refreshSince(ctx, r.clock.local().Add(-r.policy.RegistryPoll/2))
 }
 
 // refreshSince is refresh, unless it was done after since.
 func (r *registry) refreshSince(ctx context.Context, since time.Time) error {
-	r.reload.Lock()
-	defer r.reload.Unlock()
+	select {
+	case r.reload <- struct{}{}:
+		defer func() { <-r.reload }()
+	case <-ctx.Done(): // a database that is silent makes nobody wait for others' turns
+		return fmt.Errorf("%w: registry version: %w", storage.ErrUnavailable, ctx.Err())
+	}
 
-	asked := r.now()
-	if s := r.current.Load(); s != nil && time.UnixMilli(s.asOf.Load()).After(since) {
+	asked, now := r.clock.local(), r.clock.now()
+	if s := r.current.Load(); s != nil && s.asOf.Load().After(since) && r.age(s) >= 0 {
 		return nil
 	}
 	version, err := r.store.RegistryVersion(ctx)
 	if err != nil {
 		return fmt.Errorf("registry version: %w", err)
 	}
-	if s := r.current.Load(); s != nil && s.version == version && asked.Before(s.ring.NextChange()) {
-		s.asOf.Store(asked.UnixMilli())
+	if s := r.current.Load(); s != nil && s.version == version && now.Before(s.ring.NextChange()) {
+		s.asOf.Store(&asked)
 		return nil
 	}
-	s, err := r.read(ctx, version, asked)
+	s, err := r.read(ctx, version, now)
 	if err != nil {
 		return err
 	}
-	s.asOf.Store(asked.UnixMilli())
+	s.asOf.Store(&asked)
 	r.current.Store(s)
 	return nil
 }
@@ -191,7 +195,7 @@ func (r *registry) client(ctx context.Context, v view, id string) (*client, erro
 }
 
 // catchUp makes the registry at least as new as the call.
-func (r *registry) catchUp(ctx context.Context) error { return r.refreshSince(ctx, r.now()) }
+func (r *registry) catchUp(ctx context.Context) error { return r.refreshSince(ctx, r.clock.local()) }
 
 // run keeps the registry current until ctx ends.
 func (r *registry) run(ctx context.Context) {
@@ -223,7 +227,7 @@ func (r *registry) run(ctx context.Context) {
 // at once.
 func (r *registry) settled(ctx context.Context, id string) (view, *client, error) {
 	const patience = revocation.EpochAhead + 4*time.Second // and one second, and the clock offset allowed
-	deadline := r.now().Add(patience)
+	deadline := r.clock.local().Add(patience)
 	for {
 		v, err := r.view(ctx)
 		if err != nil {
@@ -244,7 +248,7 @@ func (r *registry) settled(ctx context.Context, id string) (view, *client, error
 		if v.asOf.Truncate(time.Second).After(last.Truncate(time.Second)) {
 			return v, c, nil
 		}
-		if r.now().After(deadline) {
+		if r.clock.local().After(deadline) {
 			return view{}, nil, unavailable(fmt.Errorf("client %q was changed, or the database restored, at %s, ahead of this server's clock", id, last))
 		}
 		select {

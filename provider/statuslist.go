@@ -66,7 +66,7 @@ func (p *Provider) statusListURI(number int64) string {
 
 func (p *Provider) newStatusLists() *revocation.StatusLists {
 	return revocation.NewStatusLists(revocation.StatusConfig{
-		Store: p.store, URI: p.statusListURI, Issuer: p.issuer.String(), Now: p.now, Shared: p.clock.shared,
+		Store: p.store, URI: p.statusListURI, Issuer: p.issuer.String(), Now: p.clock.local, Shared: p.clock.shared,
 		Memory: p.policy.RevokedUntil(p.now()).Sub(p.now()),
 		Restored: func() (time.Time, int64) {
 			e := p.epoch()

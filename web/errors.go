@@ -82,7 +82,7 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, a *provider.Auth
 	}
 	view := templates.ErrorView{Page: s.flowView(w, r, a)}
 	status := s.explain(w, &view, err)
-	if status == http.StatusInternalServerError {
+	if status >= http.StatusInternalServerError {
 		s.log.ErrorContext(r.Context(), "page failed", "request_id", view.RequestID, "path", r.URL.Path, "cause", err.Error())
 	}
 	s.page(w, r, status, content{body: templates.Error(view)})

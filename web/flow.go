@@ -82,7 +82,7 @@ func (s *Server) view(w http.ResponseWriter, r *http.Request, uiLocales ...strin
 	return templates.Page{
 		Base:      s.issuer.Path(),
 		Locale:    s.catalogue.Match(strings.Join(uiLocales, " "), r.Header.Get("Accept-Language")),
-		Now:       s.now(),
+		Now:       s.now().UTC(),
 		RequestID: w.Header().Get(provider.RequestIDHeader),
 	}
 }

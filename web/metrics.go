@@ -10,8 +10,10 @@ import (
 // metrics are the server's own figures. A route is a pattern of the router,
 // never a path that somebody sent.
 type metrics struct {
-	duration *prometheus.HistogramVec
-	panics   prometheus.Counter
+	duration    *prometheus.HistogramVec
+	panics      prometheus.Counter
+	connections prometheus.Gauge
+	shed        prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -23,8 +25,12 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		}, []string{"route", "status"}),
 		panics: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "signet_panics_total", Help: "Requests that ended in a panic and a 500."}),
+		connections: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "signet_http_connections", Help: "Connections to the public listener."}),
+		shed: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "signet_http_connections_shed_total", Help: "Connections closed because there were too many."}),
 	}
-	reg.MustRegister(m.duration, m.panics)
+	reg.MustRegister(m.duration, m.panics, m.connections, m.shed)
 	return m
 }
 

@@ -2,6 +2,7 @@ package web
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"net/http"
 	"net/url"
@@ -28,7 +29,8 @@ type content struct {
 // stylesheet, nobody may frame it, other sites learn no address of ours.
 func (s *Server) page(w http.ResponseWriter, r *http.Request, status int, c content) {
 	var body bytes.Buffer
-	if err := c.body.Render(r.Context(), &body); err != nil {
+	// That time is up, or that nobody waits any more, is no reason not to say so.
+	if err := c.body.Render(context.WithoutCancel(r.Context()), &body); err != nil {
 		panic(err) // plain structs in, a buffer out: only a bug fails here
 	}
 	h := w.Header()

@@ -2,6 +2,7 @@ package web_test
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -83,6 +84,23 @@ func TestSlowSenders(t *testing.T) {
 			t.Errorf("status %d", res.StatusCode)
 		}
 	})
+}
+
+// A person whose request took too long, or who left, is shown a page all the same.
+func TestPageOutOfTime(t *testing.T) {
+	s := newSite(t, openStore(t, migrations.SQLite), options{})
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, path := range []string{"/login", "/account", "/authorize", "/nowhere"} {
+		w := httptest.NewRecorder()
+		r := httptest.NewRequestWithContext(ctx, http.MethodGet, s.issuer+path, nil)
+		r.Header.Set("Accept", "text/html")
+		r.AddCookie(&http.Cookie{Name: "any", Value: "thing"})
+		s.public.ServeHTTP(w, r)
+		if w.Code == http.StatusInternalServerError || w.Code >= 400 && !strings.Contains(w.Body.String(), "</html>") {
+			t.Errorf("%s: %d %s", path, w.Code, w.Body)
+		}
+	}
 }
 
 // T5: a panic is a 500 that tells nothing; the log and a counter do, and the

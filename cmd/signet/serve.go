@@ -139,7 +139,11 @@ func (a *app) start(ctx context.Context, cfg Config) (_ *running, err error) {
 		}
 		a.log = slog.New(tracedLog{a.log.Handler()})
 	}
-	registry, now := newFigures(), func() time.Time { return time.Now().UTC() }
+	now, err := a.machineClock()
+	if err != nil {
+		return nil, err
+	}
+	registry := newFigures()
 	observer := newDatabaseObserver(cfg.Database, registry, tracer, now)
 	if s.store, err = a.openStore(ctx, cfg.Database, cfg.Migrate, observer); err != nil {
 		return nil, err
@@ -180,9 +184,19 @@ func (a *app) start(ctx context.Context, cfg Config) (_ *running, err error) {
 	if cfg.TLSCert != "" {
 		certificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return s.certificate.Load(), nil }
 	}
-	s.serve(web.HTTPServer(s.web.Public(), a.log, certificate), s.public)
+	public := web.HTTPServer(s.web.Public(), a.log, certificate)
+	s.web.LimitConnections(public, maxConnections(maxFiles()))
+	s.serve(public, s.public)
 	s.serve(web.HTTPServer(s.web.Admin(), a.log, nil), s.admin)
 	return s, nil
+}
+
+// maxConnections returns how many connections of strangers the process may
+// hold: so many that they take some 200 MB at the most, and leave it files for
+// its database and its log.
+func maxConnections(files int) int {
+	const most, others = 10_000, 128
+	return max(min(most, files-others), files/2)
 }
 
 func listen(flag, address string) (net.Listener, error) {

@@ -50,6 +50,13 @@ func (d *deployment) app(id string, more ...string) *app {
 	return a
 }
 
+// by returns the app as it goes to one server, or to any when at is nil.
+func (a *app) by(at *server) *app {
+	one := *a.App
+	one.Via = a.d.to(at)
+	return &app{&one, a.d}
+}
+
 // redeem exchanges a code while all is well.
 func (a *app) redeem(code string) people.Reply { return a.answer(a.TryRedeem(code)) }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"net/http"
 	"os"
 	"slices"
 	"strings"
@@ -65,11 +64,7 @@ func TestKilled(t *testing.T) {
 			server.kill()
 		}
 		d.start(d.replicas())
-		var servers []http.RoundTripper
-		for _, server := range d.servers() {
-			servers = append(servers, d.to(server))
-		}
-		s.Audit(servers)
+		s.Audit(d.each())
 		for _, wrong := range history.Judge(s.Log.Ops()) {
 			t.Error(wrong)
 		}

@@ -359,6 +359,14 @@ var errDown = fmt.Errorf("no server is up: %w", siege.ErrNotSent)
 // that is up when it is nil. They arrive as a proxy would send them.
 func (d *deployment) to(at *server) http.RoundTripper { return route{d, at} }
 
+// each returns to for every server that is up.
+func (d *deployment) each() (ways []http.RoundTripper) {
+	for _, s := range d.servers() {
+		ways = append(ways, d.to(s))
+	}
+	return ways
+}
+
 type route struct {
 	d  *deployment
 	at *server

@@ -30,6 +30,9 @@
 //	revocation_test.go  how soon, and for how long, resource servers know
 //	rotation_test.go    keys that live for seconds; jose_test.go: as Node sees them
 //	race_test.go        many at once
+//	clock_test.go       a clock that is wrong; disk_test.go: a disk that is full
+//	network_test.go     bad networks, made by wire_test.go
+//	slow_test.go        many slow or silent connections, and a silent key server
 //	linear_test.go      long histories of what rivals did, for the judge
 //	broken_test.go      what it says of servers whose store is broken
 //	traces_test.go      what a collector gets; figures_test.go: what Prometheus does

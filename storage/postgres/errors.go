@@ -22,6 +22,10 @@ func classify(err error) error {
 		return nil
 	}
 	if sentinel := sentinelOf(err); sentinel != nil && !errors.Is(err, sentinel) {
+		var server *pgconn.PgError
+		if errors.As(err, &server) && server.Code == "53100" { // disk_full
+			return fmt.Errorf("%w: nothing can be written until there is space on the disk of the database: %w", sentinel, err)
+		}
 		return fmt.Errorf("%w: %w", sentinel, err)
 	}
 	return err

@@ -19,6 +19,10 @@ func classify(err error) error {
 		return nil
 	}
 	if sentinel := sentinelOf(err); sentinel != nil && !errors.Is(err, sentinel) {
+		var e *sqlite.Error
+		if errors.As(err, &e) && e.Code()&0xff == sqlite3.SQLITE_FULL {
+			return fmt.Errorf("%w: nothing can be written until there is space on the disk of the database: %w", sentinel, err)
+		}
 		return fmt.Errorf("%w: %w", sentinel, err)
 	}
 	return err
