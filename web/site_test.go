@@ -355,12 +355,13 @@ func (s *site) settle() {
 	s.t.Helper()
 	began := time.Now()
 	for time.Since(began) < 30*time.Second {
+		waited := time.Since(began).Seconds() // before it is gathered, which may take a while
 		families, err := s.metrics.Gather()
 		if err != nil {
 			s.t.Fatal(err)
 		}
 		for _, f := range families {
-			if f.GetName() == "signet_registry_age_seconds" && f.GetMetric()[0].GetGauge().GetValue() < time.Since(began).Seconds() {
+			if f.GetName() == "signet_registry_age_seconds" && f.GetMetric()[0].GetGauge().GetValue() < waited {
 				return
 			}
 		}
