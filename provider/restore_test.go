@@ -186,8 +186,8 @@ func TestEntriesAreDatedByTheSharedClock(t *testing.T) {
 		ctx := t.Context()
 		replica, _ := h.replica()
 		for _, off := range []time.Duration{-1900 * time.Millisecond, 1900 * time.Millisecond} {
-			replica.p.now = func() time.Time { return h.now().Add(off) }
-			replica.p.clock.offset.Store(int64(off))
+			replica.p.clock.local = func() time.Time { return h.now().Add(off) }
+			replica.p.clock.last.Store(&clockReading{ours: replica.p.clock.local(), theirs: h.now()})
 			r, err := replica.p.SignIn(ctx, SignInAttempt{Login: "ann", Password: housePassword, Address: "192.0.2.1"})
 			must(t, err)
 			asked := h.now()
