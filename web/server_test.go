@@ -111,9 +111,9 @@ func TestPanic(t *testing.T) {
 		t.Fatal(err)
 	}
 	log, reg := &lockedBuffer{}, prometheus.NewRegistry()
-	// Without a provider behind it, every endpoint panics.
+	// With an empty provider behind it, every endpoint panics.
 	h := web.New(web.Config{
-		Issuer: issuer, RequestTimeout: time.Second, Registerer: reg, Gatherer: reg,
+		Issuer: issuer, Provider: &provider.Provider{}, RequestTimeout: time.Second, Registerer: reg, Gatherer: reg,
 		Log: slog.New(slog.NewJSONHandler(log, nil)), Now: time.Now,
 	}).Public()
 	for name, accept := range map[string]string{"T5 a program": "application/json", "T5 a person": "text/html"} {
