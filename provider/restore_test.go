@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strings"
 	"testing"
@@ -46,6 +47,8 @@ func TestRestored(t *testing.T) {
 		if pushed == "" {
 			t.Fatal("nothing was pushed")
 		}
+		initial, _, err := h.admin.CreateInitialAccessToken(ctx, 2, time.Hour, nil, nil)
+		must(t, err)
 		before, err := h.store.RevocationLog(ctx)
 		must(t, err)
 
@@ -64,6 +67,8 @@ func TestRestored(t *testing.T) {
 		must(t, err)
 		_, newLink, _ = strings.Cut(newLink, "?link=")
 		newPushed := h.post(h.p.PushAuthorization, "shop", h.secret, askShop()).member("request_uri")
+		newInitial, _, err := h.admin.CreateInitialAccessToken(ctx, 1, time.Hour, nil, nil)
+		must(t, err)
 		if h.now().After(restored.Epoch) {
 			t.Log("too slow to show that what is made at once is good")
 		}
@@ -102,6 +107,9 @@ func TestRestored(t *testing.T) {
 			if _, err := h.begin(url.Values{"client_id": {"shop"}, "request_uri": {pushed}}); err == nil {
 				t.Errorf("%s: the pushed request is good", when)
 			}
+			if status := h.registers(initial); status != http.StatusUnauthorized {
+				t.Errorf("%s: an initial access token: %d", when, status)
+			}
 		}
 		void("at once")
 		if list := h.statusBits(0); !list(1) || !list(revocation.StatusListSize-1) {
@@ -125,6 +133,9 @@ func TestRestored(t *testing.T) {
 		if _, err := h.begin(url.Values{"client_id": {"shop"}, "request_uri": {newPushed}}); err != nil {
 			t.Errorf("a new pushed request: %v", err)
 		}
+		if status := h.registers(newInitial); status != http.StatusCreated {
+			t.Errorf("a new initial access token: %d", status)
+		}
 		list, place := revocation.StatusPlace(h.grantOf(r).StatusIndex)
 		if list < 2 || h.statusBits(list)(place) {
 			t.Errorf("a new grant's place is %d in list %d, invalid %v", place, list, h.statusBits(list)(place))
@@ -140,6 +151,16 @@ func TestRestored(t *testing.T) {
 		}
 		h.wants("later: refresh token", h.refresh(offline.member("refresh_token")), "invalid_grant")
 	})
+}
+
+// registers registers a client with an initial access token and returns the status.
+func (h *house) registers(token string) int {
+	r := httptest.NewRequestWithContext(h.t.Context(), http.MethodPost, PathRegistration, strings.NewReader(`{"redirect_uris":["https://app.example/cb"]}`))
+	r.Header.Set("Content-Type", "application/json")
+	r.Header.Set("Authorization", "Bearer "+token)
+	w := httptest.NewRecorder()
+	h.p.Register(w, r)
+	return w.Code
 }
 
 // An assertion from before a restore may have been used since the backup.
