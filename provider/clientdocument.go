@@ -75,6 +75,7 @@ func (d *clientDocument) apply(c *storage.Client, offer offering) error {
 	if d.AuthMethod != "" {
 		c.AuthMethod = d.AuthMethod
 	}
+	c.RequirePKCE = !offer.withoutPKCE || c.AuthMethod == authNone
 	c.AuthSigningAlg, c.JWKSURI, c.RequirePushed = d.AuthSigningAlg, d.JWKSURI, d.RequirePushed
 	if len(d.JWKS) > 0 && !bytes.Equal(d.JWKS, []byte("null")) {
 		c.JWKS = string(d.JWKS)

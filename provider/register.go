@@ -36,6 +36,8 @@ type Registration struct {
 	// Scopes of resources that clients which register themselves may ask for,
 	// beside those of OpenID Connect.
 	Scopes []string
+	// WithoutPKCE lets confidential clients among them do without PKCE.
+	WithoutPKCE bool
 }
 
 func (r Registration) on() bool { return r.Mode == RegistrationToken || r.Mode == RegistrationOpen }
@@ -362,12 +364,17 @@ func (p *Provider) replace(ctx context.Context, w http.ResponseWriter, r *http.R
 }
 
 // offering is what a registration may choose from.
-type offering struct{ grants, scopes []string }
+type offering struct {
+	grants, scopes []string
+	withoutPKCE    bool // for who is confidential
+}
 
 func (p *Provider) offer(t initialToken) offering {
 	return offering{
 		grants: distinct(append([]string{grantCode, grantRefresh}, t.Grants...)),
 		scopes: distinct(slices.Concat(oidcScopes, p.registration.Scopes, t.Scopes)),
+
+		withoutPKCE: p.registration.WithoutPKCE,
 	}
 }
 

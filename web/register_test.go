@@ -314,6 +314,21 @@ func TestRegistrationRefused(t *testing.T) {
 	})
 }
 
+// PKCE is asked of every client, unless the operator lets confidential ones do without.
+func TestRegistrationWithoutPKCE(t *testing.T) {
+	o := open()
+	o.register.WithoutPKCE = true
+	onBoth(t, o, func(t *testing.T, s *site) {
+		s.people()
+		for method, want := range map[string]bool{"none": true, "client_secret_basic": false} {
+			id := s.registers(spa("token_endpoint_auth_method", method)).member("client_id")
+			if c, err := s.admin.Client(t.Context(), id); err != nil || c.RequirePKCE != want {
+				t.Errorf("%s: PKCE required %t, %v", method, c.RequirePKCE, err)
+			}
+		}
+	})
+}
+
 func manyURIs(n int) (uris []string) {
 	for i := range n {
 		uris = append(uris, callback+"?"+strings.Repeat("a", i+1))

@@ -46,6 +46,7 @@ type serveFlags struct {
 	RevocationFeedScope string   `placeholder:"SCOPE" help:"Scope an access token needs to follow the revocation feed. Without it anybody may: it holds hashes."`
 	Registration        string   `default:"off" placeholder:"MODE" help:"Who may register clients at /register (RFC 7591): off (default), token for who has an initial access token, open for anybody."`
 	RegistrationScope   []string `placeholder:"SCOPE" help:"Scope of a resource that clients which register themselves may ask for, beside those of OpenID Connect; may repeat."`
+	RegistrationNoPKCE  bool     `name:"registration-without-pkce" help:"Let confidential clients that register themselves do without PKCE, which the certification plan for registration does."`
 	Migrate             bool     `help:"Bring a PostgreSQL schema up to date first. SQLite's always is."`
 	LogLevel            string   `default:"info" placeholder:"LEVEL" help:"What to log: debug, info, warn or error (${default}). debug adds requests that only fetch what is the same for everybody."`
 	Drain               string   `default:"15s" placeholder:"DUR" help:"How long requests under way may take after TERM (${default})."`
@@ -126,7 +127,7 @@ func (f serveFlags) validate(a *app) (Config, error) {
 	if c.FeedScope != "" && !provider.ValidScope(c.FeedScope) {
 		bad("--revocation-feed-scope", fmt.Sprintf("%q is not a scope", c.FeedScope), "write one word, as revocations:read")
 	}
-	c.Registration = provider.Registration{Mode: provider.RegistrationMode(f.Registration), Scopes: f.RegistrationScope}
+	c.Registration = provider.Registration{Mode: provider.RegistrationMode(f.Registration), Scopes: f.RegistrationScope, WithoutPKCE: f.RegistrationNoPKCE}
 	switch c.Registration.Mode {
 	case provider.RegistrationOff, provider.RegistrationToken, provider.RegistrationOpen:
 	default:
