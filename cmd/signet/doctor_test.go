@@ -20,6 +20,7 @@ import (
 	"net/http/httputil"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -176,14 +177,15 @@ func TestDoctorOfProxies(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			p := newPlace(t)
-			var to string
+			var to atomic.Value // where the server listens, once it does
+			to.Store("")
 			proxy := httptest.NewServer(&httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
-				r.Out.URL.Scheme, r.Out.URL.Host, r.Out.Host = "http", to, r.In.Host
+				r.Out.URL.Scheme, r.Out.URL.Host, r.Out.Host = "http", to.Load().(string), r.In.Host
 				c.rewrite(r)
 			}})
 			defer proxy.Close()
 			s := p.serve(append([]string{"--issuer", proxy.URL}, c.args...)...)
-			to = strings.TrimPrefix(s.url, "http://")
+			to.Store(strings.TrimPrefix(s.url, "http://"))
 			found, _ := p.examine("")
 			wantFinding(t, found, c.verdict, "proxy", c.words)
 			wantFinding(t, found, verdictOK, "version", "1 server(s)")
@@ -236,14 +238,14 @@ func TestDoctorOfTLS(t *testing.T) {
 				p.write("ca.pem", "")
 			}
 			p.must("signet migrate up")
-			server := httptest.NewUnstartedServer(nil)
+			server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				issuer := "https://" + r.Host
+				_ = writeJSON(w, map[string]any{"issuer": issuer, "jwks_uri": issuer + "/jwks", "keys": []any{}})
+			}))
 			server.TLS = &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}
 			server.Config.ErrorLog = log.New(io.Discard, "", 0)
 			server.StartTLS()
 			defer server.Close()
-			server.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-				_ = writeJSON(w, map[string]any{"issuer": server.URL, "jwks_uri": server.URL + "/jwks", "keys": []any{}})
-			})
 			found, _ := p.examine("--issuer " + server.URL)
 			wantFinding(t, found, c.verdict, "tls", c.words)
 			issuer := verdictFail
@@ -263,14 +265,16 @@ func TestDoctorOfTheFeed(t *testing.T) {
 	if err := p.openSQLite().QueryRowContext(t.Context(), `SELECT feed_id FROM feed_state`).Scan(&id); err != nil {
 		t.Fatal(err)
 	}
-	var messages []string
+	var messages atomic.Pointer[[]string]
 	mux := http.NewServeMux()
 	issuer := httptest.NewServer(mux)
 	defer issuer.Close()
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		_ = writeJSON(w, map[string]any{"issuer": issuer.URL, "jwks_uri": issuer.URL + "/jwks", "revocation_feed_endpoint": issuer.URL + "/feed"})
 	})
-	mux.HandleFunc("/feed/poll", func(w http.ResponseWriter, r *http.Request) { _ = writeJSON(w, map[string]any{"messages": messages}) })
+	mux.HandleFunc("/feed/poll", func(w http.ResponseWriter, r *http.Request) {
+		_ = writeJSON(w, map[string]any{"messages": *messages.Load()})
+	})
 	beat := func(feed string, seq int, age time.Duration) []string {
 		payload := fmt.Appendf(nil, `{"feed_id":%q,"seq":%d,"read_at":%d}`, feed, seq, time.Now().Add(-age).UnixMilli())
 		return []string{"e30." + base64.RawURLEncoding.EncodeToString(payload) + "."}
@@ -287,7 +291,7 @@ func TestDoctorOfTheFeed(t *testing.T) {
 		{"behind", beat(id, 0, 0), verdictFail, "the database at 1"},
 		{"another", beat("OTHER", 1, 0), verdictFail, "another one"},
 	} {
-		messages = c.messages
+		messages.Store(&c.messages)
 		found, _ := p.examine("--issuer " + issuer.URL)
 		if t.Run(c.name, func(t *testing.T) { wantFinding(t, found, c.verdict, "feed", c.words) }); t.Failed() {
 			return
