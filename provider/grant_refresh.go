@@ -52,7 +52,9 @@ func (p *Provider) repeats(c *client, t *grantToken, g storage.Grant) bool {
 	if window < 0 {
 		window = p.policy.RefreshWindow
 	}
-	return t.generation == g.Generation-1 && g.RevokedAt.IsZero() && p.now().Before(g.RotatedAt.Add(window))
+	// The replica that rotated may have been a moment ahead, so no window has to
+	// be told from one that has hardly begun.
+	return window > 0 && t.generation == g.Generation-1 && g.RevokedAt.IsZero() && p.now().Before(g.RotatedAt.Add(window))
 }
 
 // refuseStale refuses a token that is not the grant's current one. An older

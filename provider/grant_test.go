@@ -214,6 +214,20 @@ func TestRefreshTokenReuse(t *testing.T) {
 	})
 }
 
+// Without a window no repeat is answered, also not by a replica whose clock is a
+// little behind that of the one which rotated.
+func TestNoWindowAmongReplicas(t *testing.T) {
+	onBothHouses(t, func(p *Policy) { p.RefreshWindow = 0 }, func(t *testing.T, h *house) {
+		first := h.tokens(h.signIn("ann"))
+		h.later(100 * time.Millisecond)
+		if r := h.refresh(first.member("refresh_token")); r.status != http.StatusOK {
+			t.Fatalf("%d %v", r.status, r.json)
+		}
+		h.later(-100 * time.Millisecond)
+		h.wants("a repeat", h.refresh(first.member("refresh_token")), "invalid_grant")
+	})
+}
+
 func TestPKCECannotBeRetried(t *testing.T) {
 	onBothHouses(t, nil, func(t *testing.T, h *house) {
 		ann := h.signIn("ann")
