@@ -221,8 +221,12 @@ func (p *Provider) setPassword(ctx context.Context, tx storage.Tx, userID, hash,
 		return fmt.Errorf("password: %w", err)
 	}
 	// In this order: see stillSignedIn.
-	if _, err := tx.EndSessions(ctx, userID, keep, now, reason); err != nil {
+	ended, err := tx.EndSessions(ctx, userID, keep, now, reason)
+	if err != nil {
 		return fmt.Errorf("sessions: %w", err)
+	}
+	if err := queueLogouts(ctx, tx, now, userID, anyOf(ended...)); err != nil {
+		return err
 	}
 	grants, err := tx.RevokeGrants(ctx, storage.GrantFilter{UserID: userID}, now, reason)
 	if err != nil {

@@ -197,7 +197,7 @@ func (tx change) revoke(ctx context.Context, entry makeEntry, kind, value, reaso
 }
 
 // endGrants revokes what apps hold of a person or a client, and endSessions
-// what browsers hold of a person. Their access tokens are refused by the entry
+// what browsers hold of a person, of which apps are told. Their access tokens are refused by the entry
 // for the person or client that the caller appends afterwards.
 func (tx change) endGrants(ctx context.Context, f storage.GrantFilter, reason string) error {
 	if _, err := tx.RevokeGrants(ctx, f, tx.now, reason); err != nil {
@@ -207,10 +207,11 @@ func (tx change) endGrants(ctx context.Context, f storage.GrantFilter, reason st
 }
 
 func (tx change) endSessions(ctx context.Context, userID, reason string) error {
-	if _, err := tx.EndSessions(ctx, userID, "", tx.now, reason); err != nil {
+	ended, err := tx.EndSessions(ctx, userID, "", tx.now, reason)
+	if err != nil {
 		return fmt.Errorf("sessions: %w", err)
 	}
-	return nil
+	return queueLogouts(ctx, tx, tx.now, userID, anyOf(ended...))
 }
 
 // endAccess ends all that was ever signed in as the person. Sessions go first:

@@ -2,6 +2,7 @@ package provider
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -10,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -350,6 +352,7 @@ func checkClient(ctx context.Context, r storage.Reader, c storage.Client) error 
 	checkGrants(&f, c)
 	checkAuthentication(&f, c)
 	checkRedirects(&f, c)
+	checkLogoutURIs(&f, c)
 	ReadClientExtra(c).check(&f, c)
 	if !slices.Contains(answerAlgs(), c.IDTokenAlg) {
 		f.Add("id_token_signed_response_alg", fmt.Sprintf("%q is not offered", c.IDTokenAlg), "choose RS256, ES256, PS256 or EdDSA")
@@ -429,6 +432,42 @@ func checkRedirects(f *InvalidError, c storage.Client) {
 	} else if !code && len(c.PostLogoutRedirectURIs) > 0 {
 		f.Add("post_logout_redirect_uris", "is of use only with "+grantCode, "add that grant or leave the URIs out")
 	}
+}
+
+// checkLogoutURIs judges where a client is told of logouts.
+func checkLogoutURIs(f *InvalidError, c storage.Client) {
+	if c.BackChannelLogoutURI != "" { // Back-Channel Logout §2.2
+		f.check("backchannel_logout_uri", c.BackChannelLogoutURI, checkJWKSURI(c.BackChannelLogoutURI))
+	}
+	if c.FrontChannelLogoutURI != "" {
+		f.check("frontchannel_logout_uri", c.FrontChannelLogoutURI, checkFrontChannelURI(c.FrontChannelLogoutURI, c.RedirectURIs))
+	}
+	if c.BackChannelLogoutURI+c.FrontChannelLogoutURI != "" && !slices.Contains(c.GrantTypes, grantCode) {
+		f.Add("client", "has a logout URI without "+grantCode, "add that grant or leave it out")
+	}
+}
+
+// checkFrontChannelURI wants scheme, host and port of a redirect URI
+// (Front-Channel Logout §2).
+func checkFrontChannelURI(uri string, redirectURIs []string) error {
+	if err := checkHTTPS(uri); err != nil {
+		return err
+	}
+	for _, redirect := range redirectURIs {
+		if originOfURI(redirect) == originOfURI(uri) {
+			return nil
+		}
+	}
+	return errors.New("has not the scheme, host and port of a redirect URI (Front-Channel Logout §2)")
+}
+
+// originOfURI returns scheme, host and port of an https URL; "" for others.
+func originOfURI(uri string) string {
+	u, err := url.Parse(uri)
+	if err != nil || u.Scheme != "https" {
+		return ""
+	}
+	return u.Hostname() + ":" + cmp.Or(u.Port(), "443")
 }
 
 // checkClientReferences adds a fault for every scope and role that does not exist.

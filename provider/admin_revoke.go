@@ -65,8 +65,14 @@ func (a *Admin) RevokeSession(ctx context.Context, id string) (Revoked, error) {
 		if err != nil {
 			return object("session", id, err)
 		}
-		if err := tx.EndSession(ctx, id, tx.now, revokedByOperator); err != nil && !errors.Is(err, storage.ErrNotFound) { // or it was ended before
+		switch err := tx.EndSession(ctx, id, tx.now, revokedByOperator); {
+		case errors.Is(err, storage.ErrNotFound): // it was ended before
+		case err != nil:
 			return fmt.Errorf("session: %w", err)
+		default:
+			if err := queueLogouts(ctx, tx, tx.now, s.UserID, anyOf(id)); err != nil {
+				return err
+			}
 		}
 		if err := tx.endGrants(ctx, storage.GrantFilter{SessionID: id}, revokedByOperator); err != nil {
 			return err
@@ -80,16 +86,27 @@ func (a *Admin) RevokeSession(ctx context.Context, id string) (Revoked, error) {
 }
 
 // RevokeSubject refuses every token of a person that was issued until now and
-// ends what apps hold of them. They stay signed in and may go on with new ones.
+// ends what apps hold of them. Apps are told to sign them out; here they stay
+// signed in and may go on with new ones.
 func (a *Admin) RevokeSubject(ctx context.Context, sub string) (Revoked, error) {
+	// First, for it is by their grants that apps are known.
+	err := a.updateUsers(ctx, func(ctx context.Context, tx change) error {
+		return queueLogouts(ctx, tx, tx.now, sub, tx.notEnded(ctx))
+	})
+	if err != nil {
+		return Revoked{}, err
+	}
 	if err := a.endGrantsAhead(ctx, storage.GrantFilter{UserID: sub}); err != nil {
 		return Revoked{}, err
 	}
 	var r Revoked
-	err := a.updateUsers(ctx, func(ctx context.Context, tx change) error {
+	err = a.updateUsers(ctx, func(ctx context.Context, tx change) error {
 		u, err := tx.User(ctx, sub)
 		if err != nil {
 			return object("user", sub, err)
+		}
+		if err := queueLogouts(ctx, tx, tx.now, sub, tx.notEnded(ctx)); err != nil { // what was granted meanwhile
+			return err
 		}
 		if err := tx.endGrants(ctx, storage.GrantFilter{UserID: sub}, revokedByOperator); err != nil {
 			return err
@@ -100,6 +117,20 @@ func (a *Admin) RevokeSubject(ctx context.Context, sub string) (Revoked, error) 
 		return tx.audit(ctx, eventUserRevoked, sub, "", nil)
 	})
 	return r, err
+}
+
+// notEnded selects sessions of whose end clients were not told yet.
+func (tx change) notEnded(ctx context.Context) selectSession {
+	return func(id string) (bool, error) {
+		s, err := tx.Session(ctx, id)
+		if errors.Is(err, storage.ErrNotFound) { // it grew too old
+			return true, nil
+		}
+		if err != nil {
+			return false, fmt.Errorf("session: %w", err)
+		}
+		return s.EndedAt.IsZero(), nil
+	}
 }
 
 // RevokeClient refuses every token of a client that was issued until now and

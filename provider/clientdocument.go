@@ -33,6 +33,8 @@ type clientDocument struct {
 	IDTokenAlg             string          `json:"id_token_signed_response_alg,omitempty"`
 	PostLogoutRedirectURIs []string        `json:"post_logout_redirect_uris,omitempty"`
 	RequirePushed          bool            `json:"require_pushed_authorization_requests,omitempty"`
+	BackChannelLogoutURI   string          `json:"backchannel_logout_uri,omitempty"`
+	FrontChannelLogoutURI  string          `json:"frontchannel_logout_uri,omitempty"`
 	ClientExtra
 
 	// Encryption is not offered; who asks for it is told so.
@@ -47,7 +49,8 @@ func newClientDocument(c storage.Client) clientDocument {
 		RedirectURIs: c.RedirectURIs, AuthMethod: c.AuthMethod, AuthSigningAlg: c.AuthSigningAlg, GrantTypes: c.GrantTypes,
 		ClientName: c.Name, Scope: strings.Join(c.Scopes, " "), JWKSURI: c.JWKSURI, ApplicationType: c.ApplicationType,
 		SubjectType: c.SubjectType, IDTokenAlg: c.IDTokenAlg, PostLogoutRedirectURIs: c.PostLogoutRedirectURIs,
-		RequirePushed: c.RequirePushed, ClientExtra: ReadClientExtra(c),
+		RequirePushed: c.RequirePushed, BackChannelLogoutURI: c.BackChannelLogoutURI, FrontChannelLogoutURI: c.FrontChannelLogoutURI,
+		ClientExtra: ReadClientExtra(c),
 	}
 	if slices.Contains(c.GrantTypes, grantCode) {
 		d.ResponseTypes = []string{"code"}
@@ -76,6 +79,7 @@ func (d *clientDocument) apply(c *storage.Client, offer offering) error {
 		c.AuthMethod = d.AuthMethod
 	}
 	c.RequirePKCE = !offer.withoutPKCE || c.AuthMethod == authNone
+	c.BackChannelLogoutURI, c.FrontChannelLogoutURI = d.BackChannelLogoutURI, d.FrontChannelLogoutURI
 	c.AuthSigningAlg, c.JWKSURI, c.RequirePushed = d.AuthSigningAlg, d.JWKSURI, d.RequirePushed
 	if len(d.JWKS) > 0 && !bytes.Equal(d.JWKS, []byte("null")) {
 		c.JWKS = string(d.JWKS)

@@ -100,6 +100,8 @@ func (p *Provider) newMetadata() *document {
 		SubjectTypesSupported                      []string `json:"subject_types_supported"`
 		IDTokenSigningAlgsSupported                []string `json:"id_token_signing_alg_values_supported"`
 		UserInfoSigningAlgsSupported               []string `json:"userinfo_signing_alg_values_supported"`
+		BackChannelLogoutSupported                 bool     `json:"backchannel_logout_supported"` // Back-Channel Logout §2.1
+		BackChannelLogoutSessionSupported          bool     `json:"backchannel_logout_session_supported"`
 		IntrospectionSigningAlgsSupported          []string `json:"introspection_signing_alg_values_supported"` // RFC 9701 §7
 		AuthorizationSigningAlgsSupported          []string `json:"authorization_signing_alg_values_supported"` // JARM §4
 	}{
@@ -137,6 +139,8 @@ func (p *Provider) newMetadata() *document {
 		SubjectTypesSupported:                      []string{"public"},
 		IDTokenSigningAlgsSupported:                answerAlgs(),
 		UserInfoSigningAlgsSupported:               answerAlgs(),
+		BackChannelLogoutSupported:                 true,
+		BackChannelLogoutSessionSupported:          true,
 		IntrospectionSigningAlgsSupported:          answerAlgs(),
 		AuthorizationSigningAlgsSupported:          answerAlgs(),
 	})

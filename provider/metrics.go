@@ -8,6 +8,7 @@ import (
 
 	"github.com/signet-oidc/signet/provider/keys"
 	"github.com/signet-oidc/signet/provider/revocation"
+	"github.com/signet-oidc/signet/storage"
 )
 
 // metrics are the provider's counters. Labels hold names of ours only, never
@@ -27,7 +28,9 @@ type metrics struct {
 	feedResyncs    prometheus.Counter
 	signing        map[string]prometheus.Observer // by algorithm
 	pruned         prometheus.Counter
-	keysKept       atomic.Int64 // Unix milliseconds: when keys were last looked after
+	deliveries     *prometheus.CounterVec          // by outcome
+	backlog        atomic.Pointer[storage.Backlog] // as last counted
+	keysKept       atomic.Int64                    // Unix milliseconds: when keys were last looked after
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -62,13 +65,15 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Name: "signet_revocation_feed_resyncs_total", Help: "Verifiers told to start over from the snapshot."}),
 		pruned: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "signet_pruned_rows_total", Help: "Expired rows that this replica removed."}),
+		deliveries: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "signet_logout_deliveries_total", Help: "Attempts of this replica to tell clients of logouts."}, []string{"outcome"}),
 		signing: make(map[string]prometheus.Observer),
 	}
 	for _, alg := range keys.Algorithms() {
 		m.signing[alg] = signing.WithLabelValues(alg)
 	}
 	reg.MustRegister(m.tokenBytes, m.codesIssued, m.grantsEnded, m.signIns, m.tokensIssued, m.tokenErrors, m.authFailures, m.introspections, m.revocations,
-		m.feedRefused, m.feedSlow, m.feedResyncs, signing, m.pruned)
+		m.feedRefused, m.feedSlow, m.feedResyncs, signing, m.pruned, m.deliveries)
 	return m
 }
 
@@ -94,6 +99,10 @@ func (m *metrics) watch(reg prometheus.Registerer, p *Provider, outbound *Outbou
 	for _, outcome := range []string{"success", "refused", "throttled", "busy", "password_change", "error"} {
 		m.signIns.WithLabelValues(outcome)
 	}
+	for _, outcome := range []string{"delivered", "failed", "given_up"} {
+		m.deliveries.WithLabelValues(outcome)
+	}
+	m.backlog.Store(new(storage.Backlog))
 	for _, reason := range []string{"code replayed", "refresh token reused"} {
 		m.grantsEnded.WithLabelValues(reason)
 	}
@@ -118,6 +127,17 @@ func (m *metrics) watch(reg prometheus.Registerer, p *Provider, outbound *Outbou
 			func() float64 { return float64(outbound.fetched.Load()) }),
 		counterOf("signet_outbound_failures_total", "Documents of clients that could not be fetched.",
 			func() float64 { return float64(outbound.failed.Load()) }),
+		gaugeOf("signet_logouts_pending", "Logouts that clients have to be told of, in the database.",
+			func() float64 { return float64(m.backlog.Load().Pending) }),
+		gaugeOf("signet_logouts_failed", "Logouts that clients will not be told of, of the last week.",
+			func() float64 { return float64(m.backlog.Load().Failed) }),
+		gaugeOf("signet_logouts_oldest_seconds", "How long ago the oldest pending one happened.",
+			func() float64 {
+				if oldest := m.backlog.Load().Oldest; !oldest.IsZero() {
+					return max(0, p.since(oldest.UnixMilli()))
+				}
+				return 0
+			}),
 		&turns{p,
 			prometheus.NewDesc("signet_signing_key_age_seconds", "How long the key that signs has done so.", []string{"purpose", "alg"}, nil),
 			prometheus.NewDesc("signet_signing_key_change_seconds", "Seconds until the next key takes over.", []string{"purpose", "alg"}, nil),

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -135,13 +136,22 @@ func (o *Outbound) Get(ctx context.Context, target string) ([]byte, error) {
 	return body, nil
 }
 
+// checkScheme wants https. Plain http is only for an address the operator allowed
+// by number.
+func (o *Outbound) checkScheme(u *url.URL) error {
+	if u.Scheme == "https" {
+		return nil
+	}
+	addr, err := netip.ParseAddr(u.Hostname())
+	if u.Scheme != "http" || err != nil || !o.allowed(addr.Unmap()) {
+		return errors.New("outbound URL: want https")
+	}
+	return nil
+}
+
 func (o *Outbound) get(ctx context.Context, u *url.URL) ([]byte, error) {
-	if u.Scheme != "https" {
-		// Plain http only to an address the operator allowed by number.
-		addr, err := netip.ParseAddr(u.Hostname())
-		if u.Scheme != "http" || err != nil || !o.allowed(addr.Unmap()) {
-			return nil, errors.New("outbound URL: want https")
-		}
+	if err := o.checkScheme(u); err != nil {
+		return nil, err
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
 	if err != nil {
@@ -163,4 +173,46 @@ func (o *Outbound) get(ctx context.Context, u *url.URL) ([]byte, error) {
 		return nil, fmt.Errorf("outbound fetch: more than %d bytes", outboundLimit)
 	}
 	return body, nil
+}
+
+// PostForm sends a form and returns nil for an answer of 200 or 204, whose body
+// does not matter. It is bound by the rules of Get.
+func (o *Outbound) PostForm(ctx context.Context, target string, form url.Values) error {
+	u, err := url.Parse(target)
+	if err != nil {
+		return errors.New("outbound URL: is not one")
+	}
+	ctx, span := o.tracer.Start(ctx, "post", trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(
+		attribute.String("http.request.method", http.MethodPost), attribute.String("server.address", u.Hostname())))
+	defer span.End()
+	if err := o.post(ctx, u, form); err != nil {
+		span.SetStatus(codes.Error, "")
+		return err
+	}
+	return nil
+}
+
+func (o *Outbound) post(ctx context.Context, u *url.URL, form url.Values) error {
+	if err := o.checkScheme(u); err != nil {
+		return err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, u.String(), strings.NewReader(form.Encode()))
+	if err != nil {
+		return fmt.Errorf("outbound request: %w", err)
+	}
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	res, err := o.client.Do(req)
+	if err != nil {
+		var whole *url.Error
+		if errors.As(err, &whole) { // without the URL, whose query may be nobody's business
+			err = whole.Err
+		}
+		return fmt.Errorf("outbound post: %w", err)
+	}
+	defer res.Body.Close()
+	_, _ = io.Copy(io.Discard, io.LimitReader(res.Body, outboundLimit)) // so that the connection can be used again
+	if res.StatusCode != http.StatusOK && res.StatusCode != http.StatusNoContent {
+		return fmt.Errorf("outbound post: status %d", res.StatusCode)
+	}
+	return nil
 }

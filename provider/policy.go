@@ -65,6 +65,19 @@ type Policy struct {
 	JWKSMaxAge time.Duration
 	// KeysEvery is how often, at the least, the lives of keys are looked after.
 	KeysEvery time.Duration
+	// DeliverEvery is how often the outbox is looked into, BacklogEvery how often
+	// counted. DeliveryLanes is how many clients get deliveries at once,
+	// DeliveryLease how long a replica has for what it took from there.
+	DeliverEvery  time.Duration
+	BacklogEvery  time.Duration
+	DeliveryLanes int
+	DeliveryLease time.Duration
+	// DeliveryRetry is the wait after the first attempt that failed; it doubles
+	// up to DeliveryLongestRetry, and DeliveryPatience after the event nobody
+	// tries any more.
+	DeliveryRetry        time.Duration
+	DeliveryLongestRetry time.Duration
+	DeliveryPatience     time.Duration
 	// PruneEvery is how often expired rows are looked for.
 	PruneEvery time.Duration
 
@@ -130,6 +143,13 @@ func DefaultPolicy() Policy {
 		MaxClockOffset:         2 * time.Second,
 		JWKSMaxAge:             15 * time.Minute,
 		KeysEvery:              time.Minute,
+		DeliverEvery:           time.Second,
+		BacklogEvery:           15 * time.Second,
+		DeliveryLanes:          16,
+		DeliveryLease:          time.Minute,
+		DeliveryRetry:          5 * time.Second,
+		DeliveryLongestRetry:   time.Hour,
+		DeliveryPatience:       24 * time.Hour,
 		PruneEvery:             time.Minute,
 		RegisteredNeverUsed:    24 * time.Hour,
 		RegisteredUnused:       90 * 24 * time.Hour,

@@ -230,13 +230,14 @@ func (refuseFetches) Resolve(context.Context, string, bool) (*jose.JSONWebKeySet
 
 // Run does what goes on in the background until ctx ends: it follows changes
 // other processes make and the revocation log, watches the clock, carries keys
-// through their lives and removes expired rows.
+// through their lives, tells clients of logouts and removes expired rows.
 func (p *Provider) Run(ctx context.Context) {
 	var group sync.WaitGroup
 	group.Go(func() { p.registry.run(ctx) })
 	group.Go(func() { p.clock.run(ctx) })
 	group.Go(func() { p.keepKeys(ctx) })
 	group.Go(func() { p.prune(ctx) })
+	group.Go(func() { p.deliver(ctx) })
 	group.Go(func() { p.feed.Run(ctx) })
 	group.Wait()
 }

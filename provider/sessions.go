@@ -102,6 +102,9 @@ func (p *Provider) endSession(ctx context.Context, tx storage.Tx, id, userID str
 }
 
 func (p *Provider) sessionEnded(ctx context.Context, tx storage.Tx, id, userID string, now time.Time, reason string) error {
+	if err := queueLogouts(ctx, tx, now, userID, anyOf(id)); err != nil {
+		return err
+	}
 	if _, err := tx.RevokeGrants(ctx, storage.GrantFilter{SessionID: id}, now, reason); err != nil {
 		return fmt.Errorf("grants of the session: %w", err)
 	}

@@ -191,6 +191,17 @@ type Reader interface {
 	// leaves it there. ErrNotFound.
 	OneTime(ctx context.Context, kind string, keyHash []byte, now time.Time) (OneTime, error)
 
+	// LogoutTargets returns the clients with a logout URI, not disabled, that have a grant of the user's which includes openid and was not revoked,
+	// each with the sessions those were given in. It does not matter whether the
+	// grant has ended: what a client made of its ID token lives on.
+	LogoutTargets(ctx context.Context, userID string) ([]LogoutTarget, error)
+	// DeliveryDue reports whether ClaimDeliveries would find any.
+	DeliveryDue(ctx context.Context, now time.Time) (bool, error)
+	// Deliveries lists the deliveries that f selects by id, which is by time.
+	Deliveries(ctx context.Context, f DeliveryFilter) ([]Delivery, error)
+	// Backlog counts the deliveries there are.
+	Backlog(ctx context.Context) (Backlog, error)
+
 	// AuditEvents lists the audit events that f selects, the latest first.
 	// ErrNotFound when there is no event f.Before.
 	AuditEvents(ctx context.Context, f AuditFilter) ([]AuditEvent, error)
@@ -216,8 +227,8 @@ type Tx interface {
 	// TouchClient notes that the client was used, unless it was used after
 	// unless. It leaves the registry as it is. An unknown id changes nothing.
 	TouchClient(ctx context.Context, id string, at, unless time.Time) error
-	// DeleteClient removes the client with its secrets, roles, consents and
-	// introspection rights. ErrNotFound.
+	// DeleteClient removes the client with its secrets, roles, consents,
+	// introspection rights and deliveries. ErrNotFound.
 	DeleteClient(ctx context.Context, id string) error
 	// CreateClientSecret adds a secret. ErrReference when the client does not exist.
 	CreateClientSecret(ctx context.Context, s ClientSecret) error
@@ -387,9 +398,23 @@ type Tx interface {
 	// number of concurrent calls one succeeds.
 	TakeOnce(ctx context.Context, kind string, keyHash []byte, now time.Time) (OneTime, error)
 
+	// CreateDelivery adds a delivery that nobody has tried yet. ErrExists when the
+	// id is taken.
+	CreateDelivery(ctx context.Context, d Delivery) error
+	// ClaimDeliveries takes up to c.Limit deliveries that are due, those due first,
+	// counts an attempt of each and puts the next off to c.Until. They come in no
+	// particular order. Of any number of concurrent calls one gets each.
+	ClaimDeliveries(ctx context.Context, c DeliveryClaim) ([]Delivery, error)
+	// RetryDelivery notes why an attempt failed and when the next one is due, zero
+	// for never, unless another attempt has begun since.
+	RetryDelivery(ctx context.Context, id string, attempt int64, next time.Time, cause string) error
+	// DeleteDelivery removes a delivery, if it is there.
+	DeleteDelivery(ctx context.Context, id string) error
+
 	// PruneExpired deletes up to limit rows of each kind that ended at or
-	// before now (single-use values, revocations, client secrets, sessions; grants
-	// and throttles as long after as GrantMemory and ThrottleMemory say) and
+	// before now (single-use values, revocations, client secrets, sessions; grants,
+	// throttles and failed deliveries as long after as GrantMemory,
+	// ThrottleMemory and DeliveryMemory say) and
 	// returns how many went. Called until it returns 0. Signing keys and sealed
 	// secrets stay: their lifecycle is the key ring's.
 	PruneExpired(ctx context.Context, now time.Time, limit int) (int, error)

@@ -61,6 +61,8 @@ type signInJSON struct {
 	RequirePKCE            bool     `json:"require_pkce"`
 	RequirePushed          bool     `json:"require_pushed_authorization_requests"`
 	ClaimsInIDToken        bool     `json:"claims_in_id_token"`
+	BackChannelLogoutURI   string   `json:"backchannel_logout_uri,omitempty"`
+	FrontChannelLogoutURI  string   `json:"frontchannel_logout_uri,omitempty"`
 	RefreshWindow          *int64   `json:"refresh_window"` // seconds; null is the default
 }
 
@@ -86,6 +88,7 @@ func viewClient(c storage.Client) clientJSON {
 		v.signInJSON = &signInJSON{
 			ApplicationType: c.ApplicationType, RedirectURIs: orEmpty(c.RedirectURIs), PostLogoutRedirectURIs: orEmpty(c.PostLogoutRedirectURIs),
 			IDTokenAlg: c.IDTokenAlg, FirstParty: c.FirstParty, RequirePKCE: c.RequirePKCE, RequirePushed: c.RequirePushed, ClaimsInIDToken: c.ClaimsInIDToken,
+			BackChannelLogoutURI: c.BackChannelLogoutURI, FrontChannelLogoutURI: c.FrontChannelLogoutURI,
 		}
 		if c.RefreshWindow >= 0 {
 			seconds := int64(c.RefreshWindow / time.Second)
@@ -134,6 +137,8 @@ func describeClient(w io.Writer, v clientJSON) {
 			field(w, "request object at", u)
 		}
 		field(w, "userinfo signed with", v.UserInfoAlg)
+		field(w, "told of logouts at", v.BackChannelLogoutURI)
+		field(w, "logout page", v.FrontChannelLogoutURI)
 	}
 	for _, s := range v.Secrets {
 		field(w, "secret", "made "+s.CreatedAt.String()+mark(s.ExpiresAt.String() != "", ", ends "+s.ExpiresAt.String(), ""))
@@ -167,6 +172,10 @@ type clientCreate struct {
 	UserInfoAlg           string         `name:"userinfo-alg" placeholder:"ALG" help:"Sign what userinfo tells it: RS256, ES256, PS256 or EdDSA."`
 	IntrospectionAlg      string         `placeholder:"ALG" help:"What signs introspection answers that it asks to be signed (RFC 9701). Default RS256."`
 	AuthorizationAlg      string         `placeholder:"ALG" help:"What signs authorization answers that it asks to be signed (JARM). Default RS256."`
+	BackChannelURI        string         `name:"backchannel-logout-uri" placeholder:"URL" help:"Where it is told when a session ends (Back-Channel Logout)."`
+	BackChannelSession    bool           `name:"backchannel-logout-session-required" help:"It wants the session's sid with that; it always gets it."`
+	FrontChannelURI       string         `name:"frontchannel-logout-uri" placeholder:"URL" help:"Page of its own that is shown, unseen, to who signs out (Front-Channel Logout)."`
+	FrontChannelSession   bool           `name:"frontchannel-logout-session-required" help:"Name issuer and sid to that page."`
 }
 
 func (*clientCreate) Examples() string {
@@ -187,7 +196,9 @@ func (c *clientCreate) Run(ctx context.Context, a *app) error {
 	row.JWKSURI = c.JWKSURI
 	row.IDTokenAlg, row.ClaimsInIDToken = c.IDTokenAlg, c.ClaimsInIDToken
 	row.FirstParty, row.RequirePKCE, row.RequirePushed = c.FirstParty, c.RequirePKCE, c.RequirePushed
-	provider.ClientExtra{RequestObjectAlg: c.RequestObjectAlg, RequireRequestObject: c.RequireRequestObject, RequestURIs: c.RequestURI,
+	row.BackChannelLogoutURI, row.FrontChannelLogoutURI = c.BackChannelURI, c.FrontChannelURI
+	provider.ClientExtra{BackChannelSession: c.BackChannelSession, FrontChannelSession: c.FrontChannelSession,
+		RequestObjectAlg: c.RequestObjectAlg, RequireRequestObject: c.RequireRequestObject, RequestURIs: c.RequestURI,
 		UserInfoAlg: c.UserInfoAlg, IntrospectionAlg: c.IntrospectionAlg, AuthorizationAlg: c.AuthorizationAlg}.Write(&row)
 	if c.RefreshWindow != nil {
 		row.RefreshWindow = *c.RefreshWindow
@@ -316,6 +327,10 @@ type clientChanges struct {
 	UserInfoAlg           *string        `name:"userinfo-alg" placeholder:"ALG" help:"Sign what userinfo tells it; \"\" to stop."`
 	IntrospectionAlg      *string        `placeholder:"ALG" help:"What signs introspection answers that it asks to be signed."`
 	AuthorizationAlg      *string        `placeholder:"ALG" help:"What signs authorization answers that it asks to be signed."`
+	BackChannelURI        *string        `name:"backchannel-logout-uri" placeholder:"URL" help:"Where it is told when a session ends; \"\" to stop."`
+	BackChannelSession    *bool          `name:"backchannel-logout-session-required" help:"It wants the session's sid with that; it always gets it."`
+	FrontChannelURI       *string        `name:"frontchannel-logout-uri" placeholder:"URL" help:"Page of its own that is shown, unseen, to who signs out; \"\" to stop."`
+	FrontChannelSession   *bool          `name:"frontchannel-logout-session-required" help:"Name issuer and sid to that page."`
 }
 
 // Help says what a change means for tokens that are out.
@@ -357,7 +372,11 @@ func (c *clientUpdate) Run(ctx context.Context, a *app) error {
 			set(&extra.UserInfoAlg, c.UserInfoAlg)
 			set(&extra.IntrospectionAlg, c.IntrospectionAlg)
 			set(&extra.AuthorizationAlg, c.AuthorizationAlg)
+			set(&extra.BackChannelSession, c.BackChannelSession)
+			set(&extra.FrontChannelSession, c.FrontChannelSession)
 			extra.Write(row)
+			set(&row.BackChannelLogoutURI, c.BackChannelURI)
+			set(&row.FrontChannelLogoutURI, c.FrontChannelURI)
 			setList(&row.GrantTypes, c.Grant)
 			setList(&row.RedirectURIs, c.RedirectURI)
 			setList(&row.PostLogoutRedirectURIs, c.PostLogoutRedirectURI)

@@ -161,7 +161,7 @@ func flagOf(field string) string {
 		name = "--jwks-file"
 	case "id_token_signed_response_alg":
 		name = "--id-token-alg"
-	case "name", "jti", "jwks_uri", "refresh_window", "require_pkce", "token_lifetime", "alg", "overlap", "email", "email_verified":
+	case "name", "jti", "jwks_uri", "refresh_window", "require_pkce", "backchannel_logout_uri", "frontchannel_logout_uri", "token_lifetime", "alg", "overlap", "email", "email_verified":
 		name = "--" + strings.ReplaceAll(name, "_", "-")
 	}
 	if value != "" {

@@ -157,6 +157,9 @@ func (t *Tx) DeleteClient(ctx context.Context, id string) error {
 	if err := t.LockRegistry(ctx); err != nil {
 		return err
 	}
+	if _, err := t.db.Exec(ctx, `DELETE FROM outbox WHERE target = $1`, id); err != nil {
+		return wrap(err, "delete client's deliveries")
+	}
 	return wrap(affected(t.db.Exec(ctx, `DELETE FROM clients WHERE id = $1`, id)), "delete client")
 }
 

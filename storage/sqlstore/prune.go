@@ -41,6 +41,9 @@ func (t *Tx) PruneExpired(ctx context.Context, now time.Time, limit int) (int, e
 		{`DELETE FROM login_throttle WHERE key IN (
 			SELECT key FROM login_throttle WHERE last_at <= $1 AND blocked_to <= $1 ORDER BY last_at LIMIT $2)`,
 			now.Add(-storage.ThrottleMemory)},
+		{`DELETE FROM outbox WHERE id IN (
+			SELECT id FROM outbox WHERE next_attempt_at = 0 AND created_at <= $1 ORDER BY id LIMIT $2)`,
+			now.Add(-storage.DeliveryMemory)},
 	}
 	if len(expired) > 0 {
 		if err := t.LockRegistry(ctx); err != nil {

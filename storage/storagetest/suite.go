@@ -89,6 +89,9 @@ func Run(t *testing.T, open func(t *testing.T) storage.Store) {
 		{"pruning sessions, grants and throttles", testPruneSignIn},
 		{"a refusal of a code does not end the transaction", testGrantNotPoisoned},
 
+		{"outbox", testOutbox},
+		{"clients to tell of a logout", testLogoutTargets},
+
 		{"race: single use", raceUseOnce},
 		{"race: same client", raceCreateClient},
 		{"race: same user", raceCreateUser},
@@ -98,6 +101,7 @@ func Run(t *testing.T, open func(t *testing.T) storage.Store) {
 		{"race: revoking", raceRevokeGrant},
 		{"race: same grant", raceCreateGrant},
 		{"race: links", raceTakeOnce},
+		{"race: deliveries", raceClaimDeliveries},
 		{"race: failures are all counted", raceAddFailure},
 		{"race: a session ends once", raceEndSession},
 		{"race: sign-in against a new password", raceNewPassword},
