@@ -53,7 +53,9 @@
 //
 // What a person can end is in sessions.go, accounts.go and logout.go: each
 // ending changes the truth that refresh, introspection and userinfo read, and
-// appends what offline verifiers have to know, in one transaction.
+// appends what offline verifiers have to know, in one transaction. What clients
+// have to be told of it (backchannel.go) goes into the outbox there, from where
+// any replica sends it (outbox.go).
 //
 // # A revocation, from the event to an API
 //

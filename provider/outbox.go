@@ -30,8 +30,8 @@ func (p *Provider) deliver(ctx context.Context) {
 		except := slices.Sorted(maps.Keys(busy))
 		mu.Unlock()
 		var claimed map[string][]storage.Delivery
-		err := p.clock.check()
-		if err == nil && len(except) < p.policy.DeliveryLanes {
+		var err error
+		if p.clock.check() == nil && len(except) < p.policy.DeliveryLanes {
 			claimed, err = p.claimDeliveries(ctx, except)
 		}
 		for clientID, batch := range claimed {

@@ -36,6 +36,7 @@ type root struct {
 	Revoke   revokeCmd   `cmd:"" help:"Take back tokens that are out, at every verifier."`
 	Token    tokenCmd    `cmd:"" help:"Look into tokens."`
 	Migrate  migrateCmd  `cmd:"" help:"The database schema."`
+	Delivery deliveryCmd `cmd:"" help:"What clients are still to be told, and what they missed."`
 	Audit    auditCmd    `cmd:"" help:"What happened, by whom."`
 	Backup   backupCmd   `cmd:"" help:"Copy a SQLite database while it is served."`
 	Restore  restoreCmd  `cmd:"" help:"Put a backup in the place of a database."`

@@ -90,7 +90,10 @@ func testOutbox(t *testing.T, s storage.Store) {
 		at   time.Time
 		want []storage.Delivery
 	}{{end.Add(-time.Millisecond), []storage.Delivery{late, early, other}}, {end, []storage.Delivery{late, early}}} {
-		update(t, s, func(ctx context.Context, tx storage.Tx) error { _, err := tx.PruneExpired(ctx, step.at, 10); return err })
+		update(t, s, func(ctx context.Context, tx storage.Tx) error {
+			_, err := tx.PruneExpired(ctx, step.at, 10)
+			return err
+		})
 		list, err = s.Deliveries(ctx, storage.DeliveryFilter{Page: all("")})
 		same(t, "left at "+step.at.String(), list, err, step.want)
 	}
