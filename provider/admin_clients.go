@@ -2,7 +2,6 @@ package provider
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -448,26 +447,38 @@ func checkLogoutURIs(f *InvalidError, c storage.Client) {
 }
 
 // checkFrontChannelURI wants scheme, host and port of a redirect URI
-// (Front-Channel Logout §2).
+// (Front-Channel Logout §2), and that a Content-Security-Policy can name them.
 func checkFrontChannelURI(uri string, redirectURIs []string) error {
-	if err := checkHTTPS(uri); err != nil {
+	u, err := parseURI(uri)
+	if err != nil {
 		return err
 	}
+	if u.Scheme != "https" && u.Scheme != "http" {
+		return errors.New("has to begin with https://")
+	}
+	if err := checkHost(u); err != nil {
+		return err
+	}
+	if strings.Contains(u.Host, "[") {
+		return errors.New("has an IPv6 address, which a Content-Security-Policy cannot name; use a domain name")
+	}
 	for _, redirect := range redirectURIs {
-		if originOfURI(redirect) == originOfURI(uri) {
+		if r, err := url.Parse(redirect); err == nil && r.Scheme == u.Scheme && r.Hostname() == u.Hostname() && portOf(r) == portOf(u) {
 			return nil
 		}
 	}
 	return errors.New("has not the scheme, host and port of a redirect URI (Front-Channel Logout §2)")
 }
 
-// originOfURI returns scheme, host and port of an https URL; "" for others.
-func originOfURI(uri string) string {
-	u, err := url.Parse(uri)
-	if err != nil || u.Scheme != "https" {
-		return ""
+func portOf(u *url.URL) string {
+	switch port := u.Port(); {
+	case port != "":
+		return port
+	case u.Scheme == "https":
+		return "443"
+	default:
+		return "80"
 	}
-	return u.Hostname() + ":" + cmp.Or(u.Port(), "443")
 }
 
 // checkClientReferences adds a fault for every scope and role that does not exist.

@@ -102,6 +102,8 @@ func (p *Provider) newMetadata() *document {
 		UserInfoSigningAlgsSupported               []string `json:"userinfo_signing_alg_values_supported"`
 		BackChannelLogoutSupported                 bool     `json:"backchannel_logout_supported"` // Back-Channel Logout §2.1
 		BackChannelLogoutSessionSupported          bool     `json:"backchannel_logout_session_supported"`
+		FrontChannelLogoutSupported                bool     `json:"frontchannel_logout_supported"` // Front-Channel Logout §3
+		FrontChannelLogoutSessionSupported         bool     `json:"frontchannel_logout_session_supported"`
 		IntrospectionSigningAlgsSupported          []string `json:"introspection_signing_alg_values_supported"` // RFC 9701 §7
 		AuthorizationSigningAlgsSupported          []string `json:"authorization_signing_alg_values_supported"` // JARM §4
 	}{
@@ -141,6 +143,8 @@ func (p *Provider) newMetadata() *document {
 		UserInfoSigningAlgsSupported:               answerAlgs(),
 		BackChannelLogoutSupported:                 true,
 		BackChannelLogoutSessionSupported:          true,
+		FrontChannelLogoutSupported:                true,
+		FrontChannelLogoutSessionSupported:         true,
 		IntrospectionSigningAlgsSupported:          answerAlgs(),
 		AuthorizationSigningAlgsSupported:          answerAlgs(),
 	})

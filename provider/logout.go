@@ -133,20 +133,73 @@ func (p *Provider) OpenLogout(ctx context.Context, sealed string, b Binding) (*L
 	return l, nil
 }
 
-// FinishLogout signs the person out, if one is signed in, and returns where to
-// send the browser, or "" for a page that says so.
-func (p *Provider) FinishLogout(ctx context.Context, l *LogoutRequest, s *SignedIn) (location string, err error) {
-	if s != nil {
-		if err := p.SignOut(ctx, s); err != nil {
-			return "", err
+// LoggedOut says what is left to do once somebody is signed out.
+type LoggedOut struct {
+	// Location is where to send the browser, or "" for a page that says so.
+	Location string
+	// Frames are pages of clients that have to be shown to the browser before
+	// (OpenID Connect Front-Channel Logout 1.0 §3).
+	Frames []string
+}
+
+// FinishLogout signs the person out, if one is signed in.
+func (p *Provider) FinishLogout(ctx context.Context, l *LogoutRequest, s *SignedIn) (LoggedOut, error) {
+	done := LoggedOut{Location: l.redirectURI}
+	if l.redirectURI != "" && l.hasState {
+		done.Location = withQuery(l.redirectURI, url.Values{"state": {l.state}})
+	}
+	if s == nil {
+		return done, nil
+	}
+	var err error
+	if done.Frames, err = p.logoutFrames(ctx, s); err != nil { // while the grants are there
+		return LoggedOut{}, err
+	}
+	if err := p.SignOut(ctx, s); err != nil {
+		return LoggedOut{}, err
+	}
+	return done, nil
+}
+
+// maxLogoutFrames bounds how many pages of others a browser has to load.
+const maxLogoutFrames = 16
+
+// logoutFrames returns the front-channel logout URIs of the clients that the
+// session signed the person in to.
+func (p *Provider) logoutFrames(ctx context.Context, s *SignedIn) ([]string, error) {
+	targets, err := p.store.LogoutTargets(ctx, s.User.ID)
+	if err != nil {
+		return nil, fmt.Errorf("clients of the session: %w", err)
+	}
+	v, err := p.registry.view(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var frames []string
+	for _, t := range targets {
+		if !t.FrontChannel || t.SessionID != s.Session.ID || len(frames) == maxLogoutFrames {
+			continue
 		}
+		c, err := p.registry.client(ctx, v, t.ClientID)
+		if errors.Is(err, storage.ErrNotFound) || err == nil && (!c.Enabled || c.FrontChannelLogoutURI == "") {
+			continue // changed just now
+		}
+		if err != nil {
+			return nil, err
+		}
+		frame := c.FrontChannelLogoutURI
+		if c.extra.FrontChannelSession { // §3
+			frame = withQuery(frame, url.Values{"iss": {p.issuer.String()}, "sid": {s.Session.ID}})
+		}
+		frames = append(frames, frame)
 	}
-	if l.redirectURI == "" || !l.hasState {
-		return l.redirectURI, nil
+	return frames, nil
+}
+
+// withQuery adds parameters to a URI that may have some.
+func withQuery(uri string, parameters url.Values) string {
+	if strings.Contains(uri, "?") {
+		return uri + "&" + parameters.Encode()
 	}
-	separator := "?"
-	if strings.Contains(l.redirectURI, "?") {
-		separator = "&"
-	}
-	return l.redirectURI + separator + url.Values{"state": {l.state}}.Encode(), nil
+	return uri + "?" + parameters.Encode()
 }

@@ -338,7 +338,7 @@ func TestLogout(t *testing.T) {
 		if !l.NeedsConfirmation(bob) || l.NeedsConfirmation(nil) {
 			t.Errorf("%s: somebody else, or nobody", tc.name)
 		}
-		if got, err := d.p.FinishLogout(t.Context(), l, nil); err != nil || got != tc.goesTo {
+		if got, err := d.p.FinishLogout(t.Context(), l, nil); err != nil || got.Location != tc.goesTo {
 			t.Errorf("%s: goes to %q, %v", tc.name, got, err)
 		}
 	}

@@ -316,9 +316,10 @@ type LogoutView struct {
 // SignedOutView says that somebody is signed out.
 type SignedOutView struct {
 	Page
-	Client    *Client // whom ReturnURL belongs to
-	ReturnURL string  // "" shows no link back
-	LoginURL  string  // to sign in again
+	Client    *Client  // whom ReturnURL belongs to
+	ReturnURL string   // "" shows no link back
+	LoginURL  string   // to sign in again
+	Frames    []string // pages of apps that sign the person out there; the Content-Security-Policy has to allow them
 }
 
 // FormPostView takes an authorization response to the client (OAuth 2.0 Form

@@ -448,6 +448,7 @@ func TestLogoutURIsRegistered(t *testing.T) {
 			"front, another host": spa("frontchannel_logout_uri", "https://other.example/unseen"),
 			"front, another port": spa("frontchannel_logout_uri", "https://shop.example:8443/unseen"),
 			"front, plain http":   spa("frontchannel_logout_uri", "http://shop.example/unseen"),
+			"front, IPv6":         spa("redirect_uris", []string{"https://[2001:db8::1]/cb"}, "frontchannel_logout_uri", "https://[2001:db8::1]/unseen"),
 			"front, a script":     spa("frontchannel_logout_uri", "javascript:alert(1)"),
 		} {
 			if a := s.registration(http.MethodPost, "/register", "", metadata); a.status != http.StatusBadRequest || a.member("error") != "invalid_client_metadata" ||

@@ -95,18 +95,22 @@ func (s *Server) postLogout(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) finishLogout(w http.ResponseWriter, r *http.Request, l *provider.LogoutRequest, who *provider.SignedIn) {
-	location, err := s.provider.FinishLogout(r.Context(), l, who)
+	done, err := s.provider.FinishLogout(r.Context(), l, who)
 	if err != nil {
 		s.refuse(w, r, nil, err)
 		return
 	}
 	s.cookies.clear(w, s.cookies.session)
-	if location != "" {
-		seeOther(w, location)
+	if done.Location != "" && len(done.Frames) == 0 {
+		seeOther(w, done.Location)
 		return
 	}
-	s.page(w, r, http.StatusOK, content{body: templates.SignedOut(templates.SignedOutView{
-		Page: s.view(w, r, l.UILocales()...), Client: logoutClient(l), LoginURL: s.path(pathLogin),
+	if done.Location != "" {
+		// Front-Channel Logout §3: once the frames had time to load, without a script.
+		w.Header().Set("Refresh", "2; url="+done.Location)
+	}
+	s.page(w, r, http.StatusOK, content{frames: done.Frames, body: templates.SignedOut(templates.SignedOutView{
+		Page: s.view(w, r, l.UILocales()...), Client: logoutClient(l), ReturnURL: done.Location, LoginURL: s.path(pathLogin), Frames: done.Frames,
 	})})
 }
 

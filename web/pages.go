@@ -21,8 +21,9 @@ type content struct {
 	// answer to the form may redirect to: browsers apply form-action to that too.
 	form   bool
 	target string
-	only   bool   // the form goes to the target itself, not to us
-	nonce  string // of the one script there may be, or ""
+	only   bool     // the form goes to the target itself, not to us
+	nonce  string   // of the one script there may be, or ""
+	frames []string // URLs of what it frames
 }
 
 // page renders a page with the headers every page has: nothing loads but our
@@ -66,7 +67,16 @@ func (c content) policy() string {
 	if len(forms) == 0 {
 		forms = append(forms, "'none'")
 	}
-	return "default-src 'none'; script-src " + script + "; style-src 'self'; img-src 'self'; form-action " +
+	frames := ""
+	for _, uri := range c.frames {
+		if source := " " + formSource(uri); !strings.Contains(frames+" ", source+" ") {
+			frames += source
+		}
+	}
+	if frames != "" {
+		frames = "frame-src" + frames + "; "
+	}
+	return "default-src 'none'; " + frames + "script-src " + script + "; style-src 'self'; img-src 'self'; form-action " +
 		strings.Join(forms, " ") + "; frame-ancestors 'none'; base-uri 'none'"
 }
 
