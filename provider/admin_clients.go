@@ -121,6 +121,9 @@ func (a *Admin) createClient(ctx context.Context, c storage.Client, admit func(c
 func (a *Admin) UpdateClient(ctx context.Context, id string, alter func(*storage.Client)) (storage.Client, error) {
 	return a.updateClient(ctx, id, func(c *storage.Client) error {
 		alter(c)
+		// What an operator has settled, a client that registered itself does not
+		// undo: from here on it cannot change its registration.
+		c.RegistrationTokenHash = nil
 		return nil
 	})
 }
@@ -224,18 +227,20 @@ func (a *Admin) setClientEnabled(ctx context.Context, id string, enabled bool) (
 
 // DeleteClient removes the client for good; its tokens are refused.
 func (a *Admin) DeleteClient(ctx context.Context, id string) error {
-	return a.update(ctx, func(ctx context.Context, tx change) error {
-		if err := tx.endGrants(ctx, storage.GrantFilter{ClientID: id}, eventClientDeleted); err != nil {
-			return err
-		}
-		if err := tx.DeleteClient(ctx, id); err != nil {
-			return object("client", id, err)
-		}
-		if err := tx.revoke(ctx, revocation.Block, revocation.KindClient, id, eventClientDeleted); err != nil {
-			return err
-		}
-		return tx.audit(ctx, eventClientDeleted, "", id, nil)
-	})
+	return a.update(ctx, func(ctx context.Context, tx change) error { return tx.deleteClient(ctx, id) })
+}
+
+func (tx change) deleteClient(ctx context.Context, id string) error {
+	if err := tx.endGrants(ctx, storage.GrantFilter{ClientID: id}, eventClientDeleted); err != nil {
+		return err
+	}
+	if err := tx.DeleteClient(ctx, id); err != nil {
+		return object("client", id, err)
+	}
+	if err := tx.revoke(ctx, revocation.Block, revocation.KindClient, id, eventClientDeleted); err != nil {
+		return err
+	}
+	return tx.audit(ctx, eventClientDeleted, "", id, nil)
 }
 
 // RotateClientSecret makes a new secret, shown once, and lets the one before
@@ -301,12 +306,28 @@ func clientDetail(c storage.Client) map[string]any {
 		"client_name":                c.Name,
 		"grant_types":                c.GrantTypes,
 		"token_endpoint_auth_method": c.AuthMethod,
-		"redirect_uris":              c.RedirectURIs,
-		"scope":                      c.Scopes,
+		"redirect_uris":              clipList(c.RedirectURIs),
+		"scope":                      clipList(c.Scopes),
 		"roles":                      c.Roles,
 		"require_pkce":               c.RequirePKCE,
 		"first_party":                c.FirstParty,
 	}
+}
+
+// clipList keeps of a list that a stranger may have chosen what a log has room for.
+func clipList(list []string) []string {
+	const most = 10
+	clipped := make([]string, 0, most+1)
+	for i, s := range list {
+		if i == most {
+			return append(clipped, fmt.Sprintf("and %d more", len(list)-most))
+		}
+		if len(s) > 200 {
+			s = s[:200] + "..."
+		}
+		clipped = append(clipped, s)
+	}
+	return clipped
 }
 
 // tidyClient drops repetitions and derives what follows from other settings.

@@ -93,15 +93,7 @@ func (p *Provider) verifyAssertion(ctx context.Context, c *client, assertion str
 	if err != nil {
 		return err
 	}
-	var payload []byte
-	for _, key := range candidates {
-		if !keyFits(key, header.Algorithm, header.KeyID) {
-			continue
-		}
-		if payload, err = jws.Verify(key); err == nil {
-			break
-		}
-	}
+	payload := verifyAny(jws, candidates)
 	if payload == nil {
 		return errors.New("no registered key verifies the assertion")
 	}
@@ -155,6 +147,25 @@ func (p *Provider) verifyAssertion(ctx context.Context, c *client, assertion str
 		return errors.New("assertion was used before")
 	}
 	return err
+}
+
+// verifyAny returns what the keys' owner signed, or nil when no key verifies
+// it. Of keys that might do, a signature without a kid gets three tries: it
+// ought to name its key (OIDC Core §10.1), and each try costs.
+func verifyAny(jws *jose.JSONWebSignature, keys []jose.JSONWebKey) []byte {
+	header, tries := jws.Signatures[0].Protected, 0
+	for _, key := range keys {
+		if !keyFits(key, header.Algorithm, header.KeyID) {
+			continue
+		}
+		if payload, err := jws.Verify(key); err == nil {
+			return payload
+		}
+		if tries++; tries == 3 {
+			break
+		}
+	}
+	return nil
 }
 
 // keyFits says whether the key may verify this algorithm: a key's own alg and

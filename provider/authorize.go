@@ -68,6 +68,9 @@ func (a *Authorization) MarkSelected(s *SignedIn) { a.Selected = s.Session.ID }
 // ClientName returns the name of the app that asks.
 func (a *Authorization) ClientName() string { return a.request.client.Name }
 
+// Unverified says that nobody but itself vouches for the app that asks.
+func (a *Authorization) Unverified() bool { return a.request.client.Origin != originOperator }
+
 // LoginHint returns what the app says the person signs in with, or "".
 func (a *Authorization) LoginHint() string { return a.form.Get("login_hint") }
 
@@ -187,6 +190,7 @@ var authorizeParameters = []string{
 // the answer must be a page, a *Redirect when the app is to be told of an
 // error, or an error of the database.
 func (p *Provider) BeginAuthorization(ctx context.Context, r *http.Request) (*Authorization, error) {
+	ctx = WithOrigin(ctx, Origin{Address: r.RemoteAddr})
 	form, err := p.readFront(r, authorizeParameters)
 	if err != nil {
 		return nil, err

@@ -93,7 +93,7 @@ func (p *Provider) sendLogout(ctx context.Context, d storage.Delivery) error {
 	if err != nil {
 		return err
 	}
-	return p.outbound.PostForm(ctx, c.BackChannelLogoutURI, url.Values{"logout_token": {token}})
+	return p.outboundFor(c).PostForm(ctx, c.BackChannelLogoutURI, url.Values{"logout_token": {token}})
 }
 
 // logoutToken makes the token of §2.4. It is dated when it is sent, because it

@@ -100,14 +100,18 @@ func (d *clientDocument) apply(c *storage.Client, offer offering) error {
 			f.Add("response_types", fmt.Sprintf("%q is not offered", clip(t)), "choose code")
 		}
 	}
+	scopes := offer.scopes
+	if slices.Contains(c.GrantTypes, grantClientCredentials) {
+		scopes = distinct(slices.Concat(oidcScopes, offer.alone))
+	}
 	if c.Scopes = strings.Fields(d.Scope); len(c.Scopes) == 0 {
-		c.Scopes = slices.Clone(offer.scopes)
+		c.Scopes = slices.Clone(scopes)
 		if !slices.Contains(c.GrantTypes, grantCode) {
 			c.Scopes = slices.DeleteFunc(c.Scopes, func(s string) bool { return slices.Contains(oidcScopes, s) })
 		}
 	}
 	for _, s := range c.Scopes {
-		if !slices.Contains(offer.scopes, s) {
+		if !slices.Contains(scopes, s) {
 			f.Add("scope", fmt.Sprintf("%q is not offered to clients that register themselves", clip(s)), "leave it out")
 		}
 	}

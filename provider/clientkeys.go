@@ -126,7 +126,11 @@ func (p *Provider) clientKeys(ctx context.Context, c *client, kid string, now ti
 	case c.keys != nil:
 		return c.keys.Keys, nil
 	case c.JWKSURI != "":
-		set, err := p.remoteKeys.get(ctx, c.JWKSURI, kid, now)
+		remote := p.remoteKeys
+		if c.Origin == originRegistration {
+			remote = p.publicKeys
+		}
+		set, err := remote.get(ctx, c.JWKSURI, kid, now)
 		if err != nil {
 			return nil, err
 		}
@@ -145,6 +149,9 @@ func checkClientKey(key jose.JSONWebKey) error {
 	case *rsa.PublicKey:
 		if pub.N.BitLen() < 2048 || pub.E < 3 {
 			return errors.New("RSA keys need at least 2048 bits") // RFC 7518 §3.3
+		}
+		if pub.N.BitLen() > 8192 || pub.E > 65537 {
+			return errors.New("RSA keys have at most 8192 bits and no larger exponent than 65537: others cost the server too much")
 		}
 	case *ecdsa.PublicKey:
 		if pub.Curve != elliptic.P256() {

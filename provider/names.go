@@ -134,11 +134,11 @@ func checkLookalike(s string) error {
 			continue
 		}
 		marks = 0
+		if plain := norm.NFKC.String(string(r)); plain != string(r) && plain != norm.NFC.String(string(r)) && (unicode.IsLetter(r) || isOneLetter(plain)) {
+			return fmt.Errorf("has %q, which is another way to write %q; write that", r, plain)
+		}
 		if !unicode.IsLetter(r) {
 			continue
-		}
-		if plain := norm.NFKC.String(string(r)); plain != string(r) && plain != norm.NFC.String(string(r)) {
-			return fmt.Errorf("has %q, which is another way to write %q; write that", r, plain)
 		}
 		if letter(unicode.Latin, r) {
 			distinct = true
@@ -157,6 +157,13 @@ func checkLookalike(s string) error {
 		return errors.New("has only letters that are taken for Latin ones")
 	}
 	return nil
+}
+
+// isOneLetter says whether a rune's plain form is one letter, be it in brackets:
+// № and ™ are two, and fool nobody.
+func isOneLetter(plain string) bool {
+	r, size := utf8.DecodeRuneInString(strings.Trim(plain, "()"))
+	return unicode.IsLetter(r) && size == len(strings.Trim(plain, "()"))
 }
 
 // checkClientID reports what is wrong with a client identifier. Its characters

@@ -126,6 +126,7 @@ func TestCheckLabel(t *testing.T) {
 		"Sh\u043ep": false, "P\u0430ypal": false, "Google \u0410ccount": false, "Sh\u03bfp": false, "\u054fhop": false, // mixed
 		"\u0420\u0430\u0443\u0440\u0430": false, "\u0391\u039a\u039f": false, "\u13aa\u13b3": false, "\ua4d0\ua4ee\ua4e0\ua4d7": false, // as if Latin
 		"𝐒𝐡𝐨𝐩": false, "Ｓｈｏｐ": false, "ﬁrst": false, // fancy dress
+		"Ⓢhop": false, "🅂hop": false, "Shⓞp": false, "paypaⅼ": false, "⒮hop": false, "Shop™": true,
 		"S\u0301\u0302\u0303\u0304hop": false,
 	} {
 		if err := checkLabel(name); (err == nil) != good {

@@ -65,6 +65,22 @@ func (o *Outbound) traced(t trace.Tracer) *Outbound {
 	return &traced
 }
 
+// public returns the same fetcher without the networks that the operator
+// allowed: those are for what the operator registered.
+func (o *Outbound) public() *Outbound {
+	public := NewOutbound(nil)
+	public.tracer, public.fetched, public.failed = o.tracer, o.fetched, o.failed
+	return public
+}
+
+// outboundFor returns what fetches from where the client says.
+func (p *Provider) outboundFor(c *client) *Outbound {
+	if c.Origin == originRegistration {
+		return p.public
+	}
+	return p.outbound
+}
+
 // notPublic lists networks that are not the public internet beyond what
 // netip.Addr's own predicates know (RFC 6890, RFC 6052, RFC 6598).
 var notPublic = []netip.Prefix{

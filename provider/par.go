@@ -48,7 +48,7 @@ func (p *Provider) PushAuthorization(w http.ResponseWriter, r *http.Request) {
 }
 
 func (p *Provider) pushAuthorization(w http.ResponseWriter, r *http.Request) (reference string, err error) {
-	ctx, now := r.Context(), p.now()
+	ctx, now := withRequest(w, r), p.now()
 	if err := readForm(w, r); err != nil {
 		return "", err
 	}
@@ -57,8 +57,10 @@ func (p *Provider) pushAuthorization(w http.ResponseWriter, r *http.Request) (re
 		return "", err
 	}
 	c := authenticated.(*client)
-	// Who needs no credentials is held back, since each request is kept.
-	if c.IsPublic() && p.pushes.failed(c.ID, r.RemoteAddr, now) {
+	// Anybody can be a public client, or register a client where that is open:
+	// those are held back, since each request is kept, and to small ones.
+	stranger := c.IsPublic() || c.Origin == originRegistration
+	if stranger && p.pushes.failed(c.ID, r.RemoteAddr, now) {
 		return "", refused(c.ID, oauthError(http.StatusTooManyRequests, "invalid_request", "Too many pushed requests from this address; try again later."))
 	}
 	if r.PostForm.Has("request_uri") { // RFC 9126 §2.1
@@ -79,8 +81,12 @@ func (p *Provider) pushAuthorization(w http.ResponseWriter, r *http.Request) (re
 		return "", refused(c.ID, pushError(err))
 	}
 	request := a.encode()
-	if len(request) > p.policy.MaxPushedBytes {
-		return "", refused(c.ID, invalidRequest(fmt.Sprintf("The request is larger than %d bytes.", p.policy.MaxPushedBytes)))
+	most := p.policy.MaxPushedBytes
+	if stranger {
+		most = min(most, 2*p.policy.MaxFlowBytes)
+	}
+	if len(request) > most {
+		return "", refused(c.ID, invalidRequest(fmt.Sprintf("The request is larger than %d bytes.", most)))
 	}
 	var random [32]byte
 	_, _ = rand.Read(random[:]) // never fails: it aborts the program instead

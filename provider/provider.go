@@ -70,8 +70,10 @@ type Provider struct {
 	registrations *throttle
 
 	outbound   *Outbound
+	public     *Outbound // for what clients name that registered themselves
 	hashing    *hashGate
 	remoteKeys *remoteKeys
+	publicKeys *remoteKeys
 	tokens     *cache[[sha256.Size]byte, *issued]
 
 	largeTokens *cache[string, time.Time] // by client: when its tokens' size was last warned of
@@ -107,15 +109,17 @@ func New(ctx context.Context, cfg Config) (*Provider, error) {
 		log:      cfg.Log,
 		clock:    &clock{store: cfg.Store, policy: cfg.Policy, local: cfg.Now, log: cfg.Log},
 		throttle: newThrottle(limit{burst: 20, perSecond: 0.2}, limit{burst: 200, perSecond: 5}),
-		pushes:   newThrottle(limit{burst: 60, perSecond: 1}, limit{burst: 300, perSecond: 5}),
+		pushes:   newThrottle(limit{burst: 30, perSecond: 0.5}, limit{burst: 60, perSecond: 1}),
 		fetches:  newThrottle(limit{burst: 20, perSecond: 1}, limit{burst: 50, perSecond: 10}),
 		outbound: outbound,
+		public:   outbound.public(),
 
 		registration:  cfg.Registration,
 		registrations: newThrottle(limit{burst: 20, perSecond: 1. / 30}, limit{burst: 20, perSecond: 1. / 30}),
 
 		hashing:    newHashGate(cfg.Policy.PasswordHashes, cfg.Policy.PasswordQueue),
 		remoteKeys: newRemoteKeys(outbound, cfg.Policy.CachedClients),
+		publicKeys: newRemoteKeys(outbound.public(), cfg.Policy.CachedClients),
 		tokens:     newCache[[sha256.Size]byte, *issued](cfg.Policy.CachedTokens),
 		tracer:     cfg.Tracer,
 		feedScope:  cfg.FeedScope,

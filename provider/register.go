@@ -215,7 +215,7 @@ func (p *Provider) register(w http.ResponseWriter, r *http.Request) (registered,
 		if err != nil {
 			return err
 		}
-		if n >= int64(p.policy.MaxRegistered) {
+		if bearer == "" && n >= int64(p.policy.MaxRegistered) { // whom the operator let in comes in
 			return busyFor(time.Hour, fmt.Errorf("%d clients have registered themselves, as many as may", n))
 		}
 		if bearer == "" {
@@ -288,7 +288,7 @@ func (p *Provider) manage(w http.ResponseWriter, r *http.Request) error {
 		return invalidToken(errors.New("not the registration access token of this client"))
 	}
 	if !c.Enabled {
-		return &bearerError{http.StatusForbidden, "insufficient_scope", "An operator has disabled this client.", nil}
+		return errClientDisabled
 	}
 	switch r.Method {
 	case http.MethodGet:
@@ -314,6 +314,9 @@ func (p *Provider) manage(w http.ResponseWriter, r *http.Request) error {
 	}
 }
 
+// errClientDisabled refuses a client that an operator has disabled.
+var errClientDisabled = &bearerError{http.StatusForbidden, "insufficient_scope", "An operator has disabled this client.", nil}
+
 // ownsRegistration says whether the token is that of the client's
 // registration. A client that an operator made has none.
 func ownsRegistration(c storage.Client, token string) bool {
@@ -336,21 +339,32 @@ func (p *Provider) replace(ctx context.Context, w http.ResponseWriter, r *http.R
 			return registered{}, invalidRequest("client_secret is the one this client has; leave it out.")
 		}
 	}
+	if p.registrations.failed(c.ID, r.RemoteAddr, p.now()) {
+		return registered{}, oauthError(http.StatusTooManyRequests, "invalid_request", "Too many registrations from this address; try again later.")
+	}
 	token, hash := newBearer(registrationTokenPrefix)
-	// What an initial access token let it have beyond the policy, it keeps.
-	offer := p.offer(initialToken{Grants: c.GrantTypes, Scopes: c.Scopes})
 	updated, err := p.registrar.updateClient(ctx, c.ID, func(row *storage.Client) error {
-		if !ownsRegistration(*row, bearer) {
+		// Judged as the client is now: its body may have taken its time.
+		switch {
+		case !ownsRegistration(*row, bearer):
 			return invalidToken(errors.New("the registration access token was replaced meanwhile"))
+		case !row.Enabled:
+			return errClientDisabled
 		}
 		fresh := DefaultClient()
 		fresh.ID, fresh.Origin, fresh.RegistrationTokenHash, fresh.Roles = row.ID, row.Origin, hash, row.Roles
-		if err := doc.apply(&fresh, offer); err != nil {
+		// What only an operator says stays as it is.
+		fresh.RefreshWindow, fresh.ClaimsInIDToken, fresh.AssertionAudTokenURL = row.RefreshWindow, row.ClaimsInIDToken, row.AssertionAudTokenURL
+		// What an initial access token let it have beyond the policy, it keeps.
+		if err := doc.apply(&fresh, p.offer(initialToken{Grants: row.GrantTypes, Scopes: row.Scopes})); err != nil {
 			return err
 		}
 		*row = fresh
 		return nil
 	})
+	if errors.Is(err, storage.ErrNotFound) {
+		return registered{}, invalidToken(errors.New("the client was removed meanwhile"))
+	}
 	if err != nil {
 		return registered{}, err
 	}
@@ -366,14 +380,15 @@ func (p *Provider) replace(ctx context.Context, w http.ResponseWriter, r *http.R
 // offering is what a registration may choose from.
 type offering struct {
 	grants, scopes []string
-	withoutPKCE    bool // for who is confidential
+	alone          []string // scopes for who acts without a person, whom nobody consents to
+	withoutPKCE    bool     // for who is confidential
 }
 
 func (p *Provider) offer(t initialToken) offering {
 	return offering{
-		grants: distinct(append([]string{grantCode, grantRefresh}, t.Grants...)),
-		scopes: distinct(slices.Concat(oidcScopes, p.registration.Scopes, t.Scopes)),
-
+		grants:      distinct(append([]string{grantCode, grantRefresh}, t.Grants...)),
+		scopes:      distinct(slices.Concat(oidcScopes, p.registration.Scopes, t.Scopes)),
+		alone:       t.Scopes,
 		withoutPKCE: p.registration.WithoutPKCE,
 	}
 }
@@ -448,14 +463,22 @@ func plainASCII(s string) string {
 // removeUnused removes clients that registered themselves and that nobody uses.
 func (p *Provider) removeUnused(ctx context.Context) error {
 	now := p.now()
-	ids, err := p.store.UnusedClients(ctx, originRegistration, now.Add(-p.policy.RegisteredNeverUsed), now.Add(-p.policy.RegisteredUnused), 20)
-	if err != nil {
+	unused := func(ctx context.Context, r storage.Reader) ([]string, error) {
+		return r.UnusedClients(ctx, originRegistration, now.Add(-p.policy.RegisteredNeverUsed), now.Add(-p.policy.RegisteredUnused), 20)
+	}
+	if ids, err := unused(ctx, p.store); err != nil || len(ids) == 0 {
 		return err
 	}
-	for _, id := range ids {
-		if err := p.registrar.DeleteClient(ctx, id); err != nil && !errors.Is(err, storage.ErrNotFound) {
+	return p.registrar.update(ctx, func(ctx context.Context, tx change) error {
+		ids, err := unused(ctx, tx) // as it is now
+		if err != nil {
 			return err
 		}
-	}
-	return nil
+		for _, id := range ids {
+			if err := tx.deleteClient(ctx, id); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }

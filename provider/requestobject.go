@@ -78,13 +78,13 @@ func (p *Provider) requestObject(ctx context.Context, c *client, form url.Values
 		return form.Get("request"), nil
 	case !slices.Contains(c.extra.RequestURIs, uri):
 		return "", invalidRequestURI("request_uri is not one that this client registered as request_uris.")
-	case p.fetches.failed(c.ID, "", p.now()):
+	case p.fetches.failed(c.ID, originOf(ctx).Address, p.now()):
 		return "", invalidRequestURI("request_uri was fetched too often just now; try again shortly.")
 	}
 	location, digest, _ := strings.Cut(uri, "#")
 	ctx, cancel := context.WithTimeout(ctx, outboundTimeout)
 	defer cancel()
-	body, err := p.outbound.Get(ctx, location)
+	body, err := p.outboundFor(c).Get(ctx, location)
 	if err != nil {
 		return "", invalidRequestURI("request_uri could not be fetched.").because(err)
 	}
@@ -122,15 +122,7 @@ func (p *Provider) readRequestObject(ctx context.Context, c *client, object stri
 	if err != nil {
 		return nil, invalidRequestObject("This client has registered no key for request objects.").because(err)
 	}
-	var payload []byte
-	for _, key := range candidates {
-		if !keyFits(key, header.Algorithm, header.KeyID) {
-			continue
-		}
-		if payload, err = jws.Verify(key); err == nil {
-			break
-		}
-	}
+	payload := verifyAny(jws, candidates)
 	if payload == nil {
 		return nil, invalidRequestObject("No key that this client registered verifies the request object.")
 	}
@@ -217,7 +209,7 @@ func parameterOf(name string, raw json.RawMessage) ([]string, error) {
 		}
 	case "claims":
 		var object map[string]json.RawMessage
-		if json.Unmarshal(raw, &object) == nil {
+		if json.Unmarshal(raw, &object) == nil && validText(string(raw)) {
 			return []string{string(raw)}, nil
 		}
 	case "resource":

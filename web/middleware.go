@@ -233,10 +233,12 @@ func (s *Server) recover(next http.Handler) http.Handler {
 	})
 }
 
-// bound gives a request an end.
+// bound gives a request an end. It does not end when its client hangs up: who
+// does that on purpose would cut off what the database is at, and with it a
+// connection, which costs more than to finish.
 func (s *Server) bound(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		ctx, cancel := context.WithTimeout(r.Context(), s.requestTimeout)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), s.requestTimeout)
 		defer cancel()
 		next.ServeHTTP(w, r.WithContext(ctx))
 	})

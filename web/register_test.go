@@ -1,7 +1,9 @@
 package web_test
 
 import (
+	"crypto/rsa"
 	"encoding/json"
+	"io"
 	"maps"
 	"net/http"
 	"net/url"
@@ -11,6 +13,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/go-jose/go-jose/v4"
 
 	"github.com/signet-oidc/signet/provider"
 	"github.com/signet-oidc/signet/storage"
@@ -275,6 +279,7 @@ func TestRegistrationRefused(t *testing.T) {
 			"keys in two places":        {spa("jwks", map[string]any{"keys": []any{}}, "jwks_uri", "https://shop.example/jwks"), "invalid_client_metadata"},
 			"no keys for assertions":    {spa("token_endpoint_auth_method", "private_key_jwt"), "invalid_client_metadata"},
 			"a private key":             {spa("jwks", map[string]any{"keys": []any{map[string]any{"kty": "oct", "k": "AAAA"}}}), "invalid_client_metadata"},
+			"an endless exponent":       {spa("jwks", map[string]any{"keys": []any{endless(t)}}), "invalid_client_metadata"},
 			"keys behind http":          {spa("token_endpoint_auth_method", "private_key_jwt", "jwks_uri", "http://shop.example/jwks"), "invalid_client_metadata"},
 			"another type of app":       {spa("application_type", "desktop"), "invalid_client_metadata"},
 			"a list that is text":       {spa("redirect_uris", callback), "invalid_client_metadata"},
@@ -329,11 +334,102 @@ func TestRegistrationWithoutPKCE(t *testing.T) {
 	})
 }
 
+// What an operator has said of a client that registered itself stands: it cannot
+// undo it, not even by a request that began before.
+func TestOperatorsWordStands(t *testing.T) {
+	onBoth(t, open("orders:read"), func(t *testing.T, s *site) {
+		s.people()
+		made := s.registers(spa())
+		id, token, manage := made.member("client_id"), made.member("registration_access_token"), made.member("registration_client_uri")
+		// Its body comes while the operator disables it.
+		body, rest := io.Pipe()
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPut, manage, body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Content-Type", "application/json")
+		req.Header.Set("Authorization", "Bearer "+token)
+		slow := make(chan answer, 1)
+		go func() { slow <- s.do(req) }()
+		if _, err := rest.Write([]byte(`{"client_id":"` + id + `",`)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.admin.DisableClient(t.Context(), id); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := rest.Write([]byte(`"redirect_uris":["` + callback + `"],"token_endpoint_auth_method":"client_secret_basic"}`)); err != nil {
+			t.Fatal(err)
+		}
+		rest.Close()
+		if a := <-slow; a.status != http.StatusForbidden {
+			t.Errorf("a registration that was begun before: %d %s", a.status, a.body)
+		}
+		if _, err := s.admin.EnableClient(t.Context(), id); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.admin.UpdateClient(t.Context(), id, func(c *storage.Client) { c.Scopes = []string{"openid"} }); err != nil {
+			t.Fatal(err)
+		}
+		for _, method := range []string{http.MethodGet, http.MethodPut, http.MethodDelete} {
+			if a := s.registration(method, manage, token, spa("client_id", id)); a.status != http.StatusUnauthorized {
+				t.Errorf("%s after an operator's change: %d %s", method, a.status, a.body)
+			}
+		}
+	})
+}
+
+// A client that registered itself grows no table without end, and is given
+// nothing without a person that is meant to be consented to.
+func TestRegisteredIsAStranger(t *testing.T) {
+	onBoth(t, options{register: provider.Registration{Mode: provider.RegistrationOpen, Scopes: []string{"orders:read"}}}, func(t *testing.T, s *site) {
+		s.people()
+		made := s.registers(spa("token_endpoint_auth_method", "client_secret_basic"))
+		id, secret := made.member("client_id"), made.member("client_secret")
+		form := request("client_id", "", "scope", "openid")
+		statuses := make(map[int]int)
+		for range 45 {
+			statuses[s.form("/par", id, secret, form).status]++
+		}
+		if statuses[http.StatusCreated] == 0 || statuses[http.StatusTooManyRequests] == 0 {
+			t.Errorf("45 pushed requests of a client that registered itself: %v", statuses)
+		}
+		manage, token := made.member("registration_client_uri"), made.member("registration_access_token")
+		statuses = make(map[int]int)
+		for range 30 {
+			a := s.registration(http.MethodPut, manage, token, spa("client_id", id))
+			if statuses[a.status]++; a.status == http.StatusOK {
+				token = a.member("registration_access_token")
+			}
+		}
+		if statuses[http.StatusOK] == 0 || statuses[http.StatusTooManyRequests] == 0 {
+			t.Errorf("30 changes of a registration: %v", statuses)
+		}
+
+		machines, _, err := s.admin.CreateInitialAccessToken(t.Context(), 3, time.Hour, []string{"client_credentials"}, []string{"orders:write"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		machine := map[string]any{"client_name": "Machine", "grant_types": []string{"client_credentials"}}
+		if a := s.registration(http.MethodPost, "/register", machines, machine); a.member("scope") != "orders:write" {
+			t.Errorf("who acts without a person may ask for %q: %s", a.member("scope"), a.body)
+		}
+		machine["scope"] = "orders:read"
+		s.registration(http.MethodPost, "/register", machines, machine).isRefusal(t, 400, "invalid_client_metadata")
+	})
+}
+
 func manyURIs(n int) (uris []string) {
 	for i := range n {
 		uris = append(uris, callback+"?"+strings.Repeat("a", i+1))
 	}
 	return uris
+}
+
+// endless is a key that costs who verifies with it thirty times what others do.
+func endless(t *testing.T) jose.JSONWebKey {
+	key := *newSigner(t, jose.RS256).key.Public().(*rsa.PublicKey)
+	key.E = 1<<31 - 1
+	return jose.JSONWebKey{Key: &key, KeyID: "k"}
 }
 
 // N8: one address cannot register without end, all together cannot, and who

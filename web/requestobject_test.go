@@ -3,6 +3,7 @@ package web_test
 import (
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"net/http"
@@ -133,6 +134,7 @@ func TestRequestObjectRefused(t *testing.T) {
 			"a reference in it":   altered("request_uri", "https://shop.example/r"),
 			"scope as a list":     altered("scope", []string{"openid"}),
 			"a NUL":               altered("state", "a\x00b"),
+			"claims of odd bytes": altered("claims", json.RawMessage("{\"userinfo\":{\"\xff\":null}}")),
 			"max_age as an array": altered("max_age", []int{1}),
 			"no object":           k.assertion(t, nil),
 			"no JWS":              "e30.e30.e30",
@@ -164,18 +166,20 @@ func TestRequestObjectRefused(t *testing.T) {
 
 // An object is fetched from where its client registered, and from nowhere else.
 func TestRequestObjectByReference(t *testing.T) {
-	var fetched atomic.Int32
-	var object atomic.Value
-	host := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		fetched.Add(1)
-		if r.URL.Path == "/moved" {
-			http.Redirect(w, r, "/r", http.StatusFound)
-			return
-		}
-		fmt.Fprint(w, object.Load())
-	}))
-	t.Cleanup(host.Close)
-	onBoth(t, options{allow: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}}, func(t *testing.T, s *site) {
+	o := open()
+	o.allow = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+	onBoth(t, o, func(t *testing.T, s *site) {
+		var fetched atomic.Int32
+		var object atomic.Value
+		host := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			fetched.Add(1)
+			if r.URL.Path == "/moved" {
+				http.Redirect(w, r, "/r", http.StatusFound)
+				return
+			}
+			fmt.Fprint(w, object.Load())
+		}))
+		t.Cleanup(host.Close)
 		s.people()
 		k := newSigner(t, jose.ES256)
 		object.Store(k.assertion(t, s.object("state", "fetched")))
@@ -209,6 +213,13 @@ func TestRequestObjectByReference(t *testing.T) {
 				t.Errorf("%s: the app gets %v", uri, got)
 			}
 		}
+		// The operator's networks are for what the operator registered.
+		registered := s.registers(spa("jwks", json.RawMessage(k.jwks(t)), "request_uris", []string{host.URL + "/r"}))
+		before = fetched.Load()
+		b.another().open("/authorize?"+url.Values{"client_id": {registered.member("client_id")}, "request_uri": {host.URL + "/r"}}.Encode()).isPage(http.StatusBadRequest, "/authorize")
+		if fetched.Load() != before {
+			t.Error("what a stranger registered was fetched from the operator's network")
+		}
 		before = fetched.Load()
 		refused := false
 		for range 60 {
@@ -216,6 +227,33 @@ func TestRequestObjectByReference(t *testing.T) {
 		}
 		if n := fetched.Load() - before; !refused || n > 40 {
 			t.Errorf("of 60 requests in a row %d were fetched for", n)
+		}
+	})
+}
+
+// Of many keys that might have signed, few are tried when a signature names none.
+func TestFewKeysAreTried(t *testing.T) {
+	onBoth(t, options{}, func(t *testing.T, s *site) {
+		s.people()
+		var set jose.JSONWebKeySet
+		var last signer
+		for i := range 8 {
+			last = newSigner(t, jose.ES256)
+			last.kid = fmt.Sprint(i)
+			set.Keys = append(set.Keys, jose.JSONWebKey{Key: last.key.Public(), KeyID: last.kid})
+		}
+		document, err := json.Marshal(set)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.admin.UpdateClient(t.Context(), "shop", func(c *storage.Client) { c.JWKS = string(document) }); err != nil {
+			t.Fatal(err)
+		}
+		s.settle()
+		b := s.browser().open("/login").signIn(ada, password)
+		b.open(asObject(last.assertion(t, s.object()))).press("allow").answered(callback)
+		if got := b.another().open(asObject(last.sign(t, s.object(), nil), "redirect_uri", callback)).answered(callback); got.Get("error") != "invalid_request_object" {
+			t.Errorf("the last of eight keys, not named: %v", got)
 		}
 	})
 }

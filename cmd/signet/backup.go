@@ -158,6 +158,7 @@ func redacted(database string) string {
 	}
 	query := u.Query()
 	query.Del("password")
+	query.Del("sslpassword")
 	u.RawQuery = query.Encode()
 	return "'" + u.String() + "'"
 }

@@ -337,7 +337,7 @@ type clientChanges struct {
 func (*clientUpdate) Help() string {
 	return `Only what is given changes; an empty value, as in --scope "", clears a list.
 
-A change counts from the client's next token on. Tokens it has keep their scopes until they expire (15 minutes at most), except that taking a role away refuses all its tokens from before at once. To stop everything use "signet client disable".`
+A change counts from the client's next token on. Tokens it has keep their scopes until they expire (15 minutes at most), except that taking a role away refuses all its tokens from before at once. To stop everything use "signet client disable". A client that registered itself cannot change its registration any more after that.`
 }
 
 func (*clientUpdate) Examples() string {

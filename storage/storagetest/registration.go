@@ -23,12 +23,13 @@ func testUnusedClients(t *testing.T, s storage.Store) {
 		"5 used lately":        {"registration", noon, noon.Add(3 * day), ""},
 		"6 used long ago, yet": {"registration", noon, noon.Add(day), "live"},
 		"7 withdrawn":          {"registration", noon, noon.Add(day), "revoked"},
-		"8 signs nobody in":    {"registration", noon, time.Time{}, ""},
+		"8 acts for itself":    {"registration", noon, time.Time{}, ""},
 	} {
 		client := testClient(id)
 		client.Origin, client.CreatedAt, client.LastUsedAt = c.origin, c.created, c.used
-		if id == "8 signs nobody in" {
-			client.RedirectURIs = nil
+		client.GrantTypes = []string{"authorization_code", "refresh_token"}
+		if id == "8 acts for itself" {
+			client.GrantTypes = append(client.GrantTypes, "client_credentials")
 		}
 		createClient(t, s, client)
 		if c.grant == "" {
