@@ -80,7 +80,7 @@ func (p *Pair) KillPrimary() error { return p.Primary().Kill() }
 // It has no standby then, so its commits wait for none, until Rejoin.
 func (p *Pair) Promote() error {
 	p.primary = 1 - p.primary
-	err := p.Primary().do(`SELECT pg_wal_replay_resume() WHERE pg_is_wal_replay_paused()`, `SELECT pg_promote(true, 60)`)
+	err := p.Primary().do(`SELECT pg_wal_replay_resume() WHERE pg_is_wal_replay_paused()`, `SELECT pg_promote(false)`)
 	if err != nil {
 		return fmt.Errorf("promote: %w", err)
 	}
@@ -148,21 +148,27 @@ func (p *Pair) PauseReceiving() error {
 func (p *Pair) wait(otherwise, query string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
+	for {
+		// A server that is being promoted may end a query, or its connection.
+		yes, err := p.ask(ctx, query)
+		switch {
+		case yes:
+			return nil
+		case ctx.Err() != nil:
+			return fmt.Errorf("%s: %w", otherwise, errors.Join(ctx.Err(), err))
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+func (p *Pair) ask(ctx context.Context, query string) (yes bool, err error) {
 	conn, err := pgx.Connect(ctx, p.Primary().URL("postgres"))
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
-	for {
-		var yes bool
-		if err := conn.QueryRow(ctx, query).Scan(&yes); err != nil {
-			return fmt.Errorf("%s: %w", otherwise, err)
-		}
-		if yes {
-			return nil
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
+	err = conn.QueryRow(ctx, query).Scan(&yes)
+	return yes && err == nil, err
 }
 
 // Close ends both and removes everything they made.
