@@ -97,11 +97,11 @@ func TestUnitAsProcess(t *testing.T) {
 		return string(b[:n])
 	}
 
-	line := strings.NewReplacer("${CREDENTIALS_DIRECTORY}", filepath.Join(dir, "credentials"),
-		"/usr/local/bin/signet", signet(), "/etc/signet", dir, "/var/lib/signet", filepath.Join(dir, "state")).Replace(one(t, "ExecStart"))
-	words := strings.Fields(line)
+	places := strings.NewReplacer("${CREDENTIALS_DIRECTORY}", filepath.Join(dir, "credentials"),
+		"/usr/local/bin/signet", signet(), "/etc/signet", dir, "/var/lib/signet", filepath.Join(dir, "state"))
+	words := strings.Fields(places.Replace(one(t, "ExecStart")))
 	cmd := exec.Command(words[0], words[1:]...)
-	cmd.Env = []string{"NOTIFY_SOCKET=" + socket}
+	cmd.Env = []string{"NOTIFY_SOCKET=" + socket, places.Replace(one(t, "Environment"))}
 	if os.Geteuid() == 0 {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
 		// Of systemd 254 and later: root's, and the access list's mask shows where

@@ -1,8 +1,6 @@
 package main
 
 import (
-	"bufio"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,10 +9,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
-
-	"golang.org/x/term"
 
 	"github.com/signet-oidc/signet/provider"
 	"github.com/signet-oidc/signet/provider/keys"
@@ -283,7 +278,11 @@ func (c *restoreCmd) fromFile(ctx context.Context, a *app, db databaseURL) error
 	if err != nil {
 		return err
 	}
-	if err := c.confirm(ctx, a, i, madeAt); err != nil {
+	does := "makes " + db.sqlite + " of " + c.File
+	if mustNotExist(db.sqlite) != nil {
+		does = "replaces " + db.sqlite + ", which is kept beside it, with " + c.File
+	}
+	if err := c.confirm(ctx, a, i, does, madeAt); err != nil {
 		return err
 	}
 	restored, err := i.Admin().Restored(ctx)
@@ -346,7 +345,7 @@ func (c *restoreCmd) inPlace(ctx context.Context, a *app, db databaseURL) error 
 	if err != nil {
 		return err
 	}
-	if err := c.confirm(ctx, a, i, madeAt); err != nil {
+	if err := c.confirm(ctx, a, i, "works on "+db.String()+" as it is", madeAt); err != nil {
 		return err
 	}
 	restored, err := i.Admin().Restored(ctx)
@@ -425,28 +424,17 @@ func (i *instance) setting(ctx context.Context, name string) (string, error) {
 	return v, nil
 }
 
-// confirm asks whether everybody may be signed out.
-func (c *restoreCmd) confirm(ctx context.Context, a *app, i *instance, madeAt string) error {
-	if c.Yes {
-		return nil
-	}
-	terminal, ok := a.stdin.(*os.File)
-	if !ok || !term.IsTerminal(int(terminal.Fd())) {
-		return usage("there is no terminal to ask on whether everybody may be signed out", "read `signet restore --help`, then add --yes")
-	}
-	of := ""
+// confirm asks whether everybody may be signed out. does says what is about to
+// be done to which database.
+func (c *restoreCmd) confirm(ctx context.Context, a *app, i *instance, does, madeAt string) error {
+	of, as := "", ""
 	if madeAt != "" {
 		of = " of " + madeAt
 	}
-	fmt.Fprintf(a.stderr, "After this the database%s is served again as %s: everybody has to sign in again, and access tokens from before are refused.\nWrite yes to go on: ", of, cmp.Or(i.issuer, "no issuer yet"))
-	line, err := unlessInterrupted(ctx, func() (string, error) { return bufio.NewReader(io.LimitReader(a.stdin, 64)).ReadString('\n') })
-	if err != nil && !errors.Is(err, io.EOF) {
-		return err
+	if i.issuer != "" {
+		as = " as " + i.issuer
 	}
-	if strings.TrimSpace(line) != "yes" {
-		return &failure{status: exitFailed, code: "refused", message: "nothing was changed"}
-	}
-	return nil
+	return a.confirm(ctx, c.Yes, "signet restore", fmt.Sprintf("This %s. After it the database%s is served again%s: everybody has to sign in again, and access tokens from before are refused.", does, of, as))
 }
 
 // copyFile copies a file that nobody writes to, durably.

@@ -25,7 +25,7 @@ import (
 type common struct {
 	Config          string `group:"settings" placeholder:"FILE" help:"YAML file with any of these settings, each under its flag's name."`
 	Database        string `group:"settings" placeholder:"URL" help:"postgres://… or sqlite:///path, whose folder has to exist. Without it: signet.db in the data directory."`
-	Data            string `group:"settings" placeholder:"DIR" help:"Data directory, made when it is needed. Without it: signet in $$XDG_DATA_HOME or ~/.local/share."`
+	Data            string `group:"settings" placeholder:"DIR" help:"Data directory, made when it is needed. Without it: signet in $$XDG_DATA_HOME or ~/.local/share. As a flag it wins over a database of the environment or the file."`
 	KEKFile         string `group:"settings" name:"kek-file" placeholder:"FILE" help:"File with the key-encryption key, 32 bytes raw or in base64. Without it, beside a SQLite database one is made."`
 	KEKFD           string `group:"settings" name:"kek-fd" placeholder:"N" help:"File descriptor to read the key-encryption key from."`
 	KEKCommand      string `group:"settings" name:"kek-command" placeholder:"CMD" help:"Command that prints the key-encryption key."`
@@ -76,6 +76,14 @@ type databaseURL struct {
 	sqlite   string // path of the file
 	postgres string // with the password in it: never to be shown
 	folder   bool   // SQLite's folder is the data directory, which may be made
+}
+
+// String names the database for people and logs, without a password.
+func (u databaseURL) String() string {
+	if u.sqlite != "" {
+		return u.sqlite
+	}
+	return redacted(u.postgres)
 }
 
 // kekSource says where the key-encryption key comes from; at most one of
@@ -335,6 +343,9 @@ func (s *settings) Resolve(ctx *kong.Context, _ *kong.Path, flag *kong.Flag) (an
 	if !slices.Contains(s.known, flag.Name) {
 		return nil, nil
 	}
+	if flag.Name == "database" && onCommandLine(ctx, "data") {
+		return nil, nil // a flag wins over the environment and the file, though it says the same in another way
+	}
 	if text, ok := os.LookupEnv(variable(flag.Name)); ok {
 		return s.typed(variable(flag.Name), flag, text), nil
 	}
@@ -359,6 +370,11 @@ func (s *settings) Resolve(ctx *kong.Context, _ *kong.Path, flag *kong.Flag) (an
 		s.faults.Add(fmt.Sprintf("%s (line %d)", flag.Name, node.Line), "has the wrong shape", "give one value, or a list where the flag may repeat")
 		return nil, nil
 	}
+}
+
+// onCommandLine says whether the flag of this name was typed.
+func onCommandLine(ctx *kong.Context, name string) bool {
+	return slices.ContainsFunc(ctx.Path, func(p *kong.Path) bool { return p.Flag != nil && !p.Resolved && p.Flag.Name == name })
 }
 
 // typed returns text as the flag takes it, or nil and a fault.

@@ -1,17 +1,20 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/alecthomas/kong"
+	"golang.org/x/term"
 
 	"github.com/signet-oidc/signet/migrations"
 	"github.com/signet-oidc/signet/provider"
@@ -239,6 +242,27 @@ func (a *app) print(v any, human func(w io.Writer)) error {
 	human(&text)
 	if _, err := io.WriteString(a.stdout, align(text.String())); err != nil {
 		return fmt.Errorf("output: %w", err)
+	}
+	return nil
+}
+
+// confirm says what a command is about to do, and asks for it unless yes says so already.
+func (a *app) confirm(ctx context.Context, yes bool, command, consequences string) error {
+	if yes {
+		a.log.Info(consequences)
+		return nil
+	}
+	terminal, ok := a.stdin.(*os.File)
+	if !ok || !term.IsTerminal(int(terminal.Fd())) {
+		return usage("there is no terminal to ask on. "+consequences, "read `"+command+" --help`, then add --yes")
+	}
+	fmt.Fprintf(a.stderr, "%s\nWrite yes to go on: ", consequences)
+	line, err := unlessInterrupted(ctx, func() (string, error) { return bufio.NewReader(io.LimitReader(a.stdin, 64)).ReadString('\n') })
+	if err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	if strings.TrimSpace(line) != "yes" {
+		return &failure{status: exitFailed, code: "refused", message: "nothing was changed"}
 	}
 	return nil
 }

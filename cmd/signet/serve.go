@@ -148,6 +148,7 @@ func (a *app) start(ctx context.Context, cfg Config) (_ *running, err error) {
 	if s.store, err = a.openStore(ctx, cfg.Database, cfg.Migrate, observer); err != nil {
 		return nil, err
 	}
+	a.log.Info("opened the database", "database", cfg.Database.String())
 	registerDatabase(registry, s.store)
 	if s.store, err = a.withFailpoints(s.store); err != nil {
 		return nil, err
