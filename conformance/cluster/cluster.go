@@ -138,32 +138,39 @@ func (c *cluster) configure() error {
 // operators copy. It differs in addresses, in the header that tells who answered,
 // and in the lanes.
 func (c *cluster) adapt(deployed string) (string, error) {
-	for _, change := range []struct{ from, to string }{
-		{"bind :8080", "bind " + c.ways[0].bind},
-		{"bind :8404", "bind " + c.state},
-		{"default-server resolvers names init-addr last,libc,none", ""}, // there are no names here
-		{"balance roundrobin", "balance roundrobin\n    http-response set-header " + servedBy + " %s"},
-		{"server signet-1 signet-1:8080", "server r1 " + c.replicas[0].address},
-		{"server signet-2 signet-2:8080", "server r2 " + c.replicas[1].address},
-		{"server signet-3 signet-3:8080", "server r3 " + c.replicas[2].address},
+	for _, change := range []struct {
+		times    int
+		from, to string
+	}{
+		{1, "bind :8080", "bind " + c.ways[0].bind},
+		{1, "bind :8404", "bind " + c.state},
+		{2, "default-server resolvers names init-addr last,libc,none", ""}, // there are no names here
+		{2, "balance roundrobin", "balance roundrobin\n    http-response set-header " + servedBy + " %s"},
+		{2, "server signet-1 signet-1:8080", "server r1 " + c.replicas[0].address},
+		{2, "server signet-2 signet-2:8080", "server r2 " + c.replicas[1].address},
+		{2, "server signet-3 signet-3:8080", "server r3 " + c.replicas[2].address},
 	} {
-		if strings.Count(deployed, "    "+change.from+"\n") != 1 {
-			return "", fmt.Errorf("docs/deploy/haproxy.cfg has not one line %q", change.from)
+		if n := strings.Count(deployed, "    "+change.from+"\n"); n != change.times {
+			return "", fmt.Errorf("docs/deploy/haproxy.cfg has %d lines %q, not %d", n, change.from, change.times)
 		}
-		deployed = strings.Replace(deployed, "    "+change.from+"\n", "    "+change.to+"\n", 1)
+		deployed = strings.ReplaceAll(deployed, "    "+change.from+"\n", "    "+change.to+"\n")
 	}
-	_, rules, found := strings.Cut(deployed, "\nbackend signet\n")
-	rules, _, ended := strings.Cut(rules, "\n\n")
-	if !found || !ended {
-		return "", errors.New("docs/deploy/haproxy.cfg has no backend signet")
-	}
-	for _, l := range c.ways[1:] {
-		deployed += "\nlisten " + l.name + "\n    bind " + l.bind + "\n"
-		for line := range strings.Lines(rules) { // the same but for the checks, which are made once
-			if words := strings.Fields(line); len(words) > 0 && words[0] != "server" && words[0] != "default-server" {
-				deployed += line
+	var rules []string // of the lanes: the same but for the checks, which are made once
+	for _, section := range []string{"frontend login", "backend signet"} {
+		_, text, found := strings.Cut(deployed, "\n"+section+"\n")
+		text, _, ended := strings.Cut(text, "\n\n")
+		if !found || !ended {
+			return "", errors.New("docs/deploy/haproxy.cfg has no " + section)
+		}
+		for line := range strings.Lines(text + "\n") {
+			words := strings.Fields(line)
+			if len(words) > 0 && !slices.Contains([]string{"bind", "default_backend", "server", "default-server"}, words[0]) {
+				rules = append(rules, line)
 			}
 		}
+	}
+	for _, l := range c.ways[1:] {
+		deployed += "\nlisten " + l.name + "\n    bind " + l.bind + "\n" + strings.Join(rules, "")
 		for _, r := range l.replicas {
 			deployed += "    server " + r.name + " " + r.address + " track signet/" + r.name + "\n"
 		}

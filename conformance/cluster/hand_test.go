@@ -91,6 +91,17 @@ func TestByHand(t *testing.T) {
 	}
 }
 
+// Who makes the database fail over is told who turned requests away, and why.
+func TestMeanwhile(t *testing.T) {
+	t.Parallel()
+	said := meanwhile(counts{requests: 500, failed: 2, unavailable: 1}, counts{requests: 620, failed: 103, unavailable: 60, unserved: 40})
+	for _, want := range []string{"load's 120 requests meanwhile 101 failed", "59 were told so by a\n  replica", "40 by the balancer", "2 in another"} {
+		if !strings.Contains(said, want) {
+			t.Errorf("it does not say %q:\n%s", want, said)
+		}
+	}
+}
+
 func TestUsage(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
@@ -121,7 +132,7 @@ func TestBalancerConfiguration(t *testing.T) {
 	if _, err := c.adapt(string(deployed)); err != nil {
 		t.Error(err)
 	}
-	for _, line := range []string{"balance roundrobin", "server signet-2 signet-2:8080", "\nbackend signet\n"} {
+	for _, line := range []string{"balance roundrobin", "server signet-2 signet-2:8080", "\nbackend signet\n", "\nfrontend login\n"} {
 		if _, err := c.adapt(strings.Replace(string(deployed), line, "", 1)); err == nil {
 			t.Errorf("adapted without %q", line)
 		}

@@ -18,6 +18,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 
 	"github.com/signet-oidc/signet/conformance/internal/people"
+	"github.com/signet-oidc/signet/conformance/internal/siege"
 )
 
 // load asks for tokens at a steady rate, half of them for a service and half by
@@ -41,6 +42,7 @@ type load struct {
 type counts struct {
 	requests, verifications int
 	failed, refused         int // requests that were not answered as they have to be; tokens that a verifier did not accept
+	unavailable, unserved   int // of the failed: a replica said 503; the balancer had none to send them to
 	kids                    map[string]int
 	served                  map[string]int
 }
@@ -129,6 +131,7 @@ func (l *load) once(worker, turn int) {
 	} else {
 		r, err = l.service.Post("/token", url.Values{"grant_type": {"client_credentials"}, "scope": {"orders:read"}})
 	}
+	unavailable := err == nil && r.Status == http.StatusServiceUnavailable
 	if err == nil && (r.Status != http.StatusOK || r.Member("access_token") == "" || refreshing && r.Member("refresh_token") == "") {
 		err = errors.New(r.String())
 	}
@@ -136,6 +139,12 @@ func (l *load) once(worker, turn int) {
 	l.counts.requests++
 	if err != nil {
 		l.counts.failed++
+		switch {
+		case unavailable:
+			l.counts.unavailable++
+		case errors.Is(err, siege.ErrNotSent):
+			l.counts.unserved++
+		}
 		l.wrong[fmt.Sprintf("refreshing %t: %v", refreshing, err)]++
 	}
 	l.mu.Unlock()

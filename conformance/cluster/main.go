@@ -337,11 +337,19 @@ func (t *trial) obey(words []string) error {
 		}
 		return t.status()
 	case "failover":
+		var before counts
+		if t.load != nil {
+			before, _ = t.load.sofar()
+		}
 		took, err := t.database.failover()
 		if err != nil {
 			return err
 		}
 		fmt.Fprintf(t.out, "  The standby took over after %s; the old primary's place has a standby again.\n", took.Round(time.Millisecond))
+		if t.load != nil {
+			after, _ := t.load.sofar()
+			fmt.Fprint(t.out, meanwhile(before, after))
+		}
 		return t.status()
 	case "status":
 		return t.status()
@@ -349,6 +357,15 @@ func (t *trial) obey(words []string) error {
 		fmt.Fprint(t.out, commands)
 		return nil
 	}
+}
+
+// meanwhile tells why requests failed while there was no database.
+func meanwhile(before, after counts) string {
+	failed, unavailable, unserved := after.failed-before.failed, after.unavailable-before.unavailable, after.unserved-before.unserved
+	return fmt.Sprintf(`  Of the load's %d requests meanwhile %d failed, for want of a database: %d were told so by a
+  replica, with 503 and Retry-After, %d by the balancer, which found none that runs; %d in another
+  way. How many these are is how long it took the replicas to find the new primary.
+`, after.requests-before.requests, failed, unavailable, unserved, failed-unavailable-unserved)
 }
 
 func (t *trial) named(words []string) (*replica, error) {
