@@ -14,6 +14,7 @@ import (
 	"github.com/signet-oidc/signet/provider"
 	"github.com/signet-oidc/signet/provider/keys"
 	"github.com/signet-oidc/signet/storage"
+	"github.com/signet-oidc/signet/storage/postgres"
 	"github.com/signet-oidc/signet/storage/sqlite"
 )
 
@@ -48,7 +49,7 @@ func (c *backupCmd) Run(ctx context.Context, a *app) error {
 	}
 	if db.sqlite == "" {
 		return usage("PostgreSQL is backed up with its own tools",
-			fmt.Sprintf("run `pg_dump --format=custom --file=%s %s`, or have pgBackRest keep every moment of the past; keep the key-encryption key apart from either", c.File, redacted(db.postgres)))
+			fmt.Sprintf("run `(umask 077; pg_dump --format=custom --file=%s %s)`, or have pgBackRest keep every moment of the past; keep the key-encryption key apart from either", c.File, redacted(db.postgres)))
 	}
 	if err := mustNotExist(c.File); err != nil {
 		return err
@@ -198,7 +199,7 @@ func (*restoreCmd) Help() string {
 
 What happened after the backup is not in it, so a refresh token that was used since, or a session that was ended, would look good again. Therefore everything that was given before the restore is void: people sign in again, apps ask them again, set-up links are made again, services get new tokens by themselves; verifiers that follow the revocation feed refuse older access tokens as soon as a server runs. Passwords, roles, clients, their secrets and consents are as they were: look into the audit log of the database that is kept for what has to be done again, above all keys that were given up and people who were disabled.
 
-For PostgreSQL stop every server, restore with PostgreSQL's tools, then run "signet restore --in-place", then start the servers.`
+For PostgreSQL stop every server, keep the old database by renaming or dumping it, restore with PostgreSQL's tools, then run "signet restore --in-place", then start the servers. It refuses while it sees sessions of servers in the database. It does not see servers of earlier releases, those that PGAPPNAME, application_name in the URL or a pooler gave another name, and those that have no connection at the moment.`
 }
 
 func (*restoreCmd) Examples() string {
@@ -213,6 +214,7 @@ type restoreJSON struct {
 	Issuer   string  `json:"issuer,omitempty"`
 	MadeAt   string  `json:"made_at,omitempty"`
 	Previous string  `json:"previous,omitempty"`
+	Damaged  bool    `json:"previous_damaged,omitempty"` // its audit log cannot be read
 }
 
 func (c *restoreCmd) Run(ctx context.Context, a *app) error {
@@ -228,7 +230,7 @@ func (c *restoreCmd) Run(ctx context.Context, a *app) error {
 	case c.InPlace:
 		return c.inPlace(ctx, a, db)
 	case db.sqlite == "":
-		return usage("PostgreSQL is restored with its own tools", fmt.Sprintf("stop every server, `pg_restore --clean --if-exists --exit-on-error --single-transaction --dbname=%s %s`, then `signet restore --in-place`", redacted(db.postgres), c.File))
+		return usage("PostgreSQL is restored with its own tools", fmt.Sprintf("stop every server, rename the database that is there, for its audit log, and make an empty one, `pg_restore --exit-on-error --single-transaction --dbname=%s %s`, then `signet restore --in-place`", redacted(db.postgres), c.File))
 	}
 	return c.fromFile(ctx, a, db)
 }
@@ -308,7 +310,7 @@ func (c *restoreCmd) fromFile(ctx context.Context, a *app, db databaseURL) error
 	}
 	v := restoreJSON{Epoch: instant(restored.Epoch), FeedID: restored.FeedID, Issuer: i.issuer, MadeAt: madeAt}
 	if kept {
-		v.Previous = aside
+		v.Previous, v.Damaged = aside, !hasAuditLog(ctx, aside)
 	}
 	return a.print(v, v.describe)
 }
@@ -318,7 +320,11 @@ func (v restoreJSON) describe(w io.Writer) {
 	field(w, "issuer", v.Issuer)
 	field(w, "backup of", v.MadeAt)
 	field(w, "previous", v.Previous)
-	if v.Previous == "" {
+	switch {
+	case v.Previous == "":
+		return
+	case v.Damaged:
+		fmt.Fprintf(w, "What operators did since the backup has to be done again. The file that was there is damaged, and its audit log cannot be read as it is; `sqlite3 %s .recover | sqlite3 recovered.db` may get it out. Remove that file when you need it no more.\n", v.Previous)
 		return
 	}
 	since := ""
@@ -326,6 +332,21 @@ func (v restoreJSON) describe(w io.Writer) {
 		since = " --since " + v.MadeAt
 	}
 	fmt.Fprintf(w, "What operators did since the backup has to be done again; `signet audit list --database sqlite://%s%s` shows it. Remove that file when you need it no more.\n", v.Previous, since)
+}
+
+// hasAuditLog says whether the audit log of a database that was put aside can
+// be read. It changes nothing in it.
+func hasAuditLog(ctx context.Context, path string) bool {
+	schema, err := schemaOf(ctx, databaseURL{sqlite: path})
+	if err != nil || schema.Current == 0 {
+		return false
+	}
+	store, err := sqlite.Open(ctx, path, sqlite.Options{})
+	if err != nil {
+		return false
+	}
+	_, err = store.AuditEvents(ctx, storage.AuditFilter{Limit: 1})
+	return errors.Join(err, store.Close()) == nil
 }
 
 // inPlace makes the database as it is now fit to be served.
@@ -353,13 +374,16 @@ func (c *restoreCmd) inPlace(ctx context.Context, a *app, db databaseURL) error 
 		return err
 	}
 	v := restoreJSON{Epoch: instant(restored.Epoch), FeedID: restored.FeedID, Issuer: i.issuer, MadeAt: madeAt}
-	return a.print(v, v.describe)
+	return a.print(v, func(w io.Writer) {
+		v.describe(w)
+		fmt.Fprintln(w, "What operators did since the backup has to be done again; the audit log of the database that was here before shows it, if you kept that.")
+	})
 }
 
-// unused refuses a SQLite database that a server has open.
+// unused refuses a database that a server has open, as far as the database can tell.
 func (c *restoreCmd) unused(ctx context.Context, db databaseURL) error {
 	if db.sqlite == "" {
-		return nil
+		return noneServes(ctx, db)
 	}
 	if _, err := os.Stat(db.sqlite); errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -372,6 +396,32 @@ func (c *restoreCmd) unused(ctx context.Context, db databaseURL) error {
 		return backupFailure(err, db.sqlite)
 	}
 	return nil
+}
+
+// noneServes refuses a PostgreSQL database in which servers have sessions.
+// Those of a server that was just killed may end a moment after it.
+func noneServes(ctx context.Context, db databaseURL) error {
+	const patience = 5 * time.Second
+	s, err := openSchema(db)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	for began := time.Now(); ; {
+		n, err := postgres.Serving(ctx, s.db)
+		if err != nil || n == 0 {
+			return err
+		}
+		if time.Since(began) > patience {
+			return &failure{status: exitFailed, code: "in_use", message: "the database is in use: servers run on it (" + counted(n, "session") + ")",
+				fix: "stop every `signet serve` on this database first; `SELECT client_addr FROM pg_stat_activity WHERE application_name = 'signet serve'` tells where they are"}
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
 }
 
 // openRestored opens the database and its keys, as serve would, with the

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -292,5 +293,33 @@ func TestHealth(t *testing.T) {
 	ready.Store(false)
 	if _, _, status := p.run(line); status != exitFailed {
 		t.Errorf("exit %d for a server that is not ready", status)
+	}
+}
+
+// A PostgreSQL database that was put back is not made fit to be served while
+// servers run on it, and is once they were killed.
+func TestRestoreInPlaceWhileServing(t *testing.T) {
+	t.Parallel()
+	p := newPostgresPlace(t, storagetest.Postgres(t))
+	server := p.serve("--migrate")
+	p.must(`signet role list`) // is no server, and may run
+	restored := func() bool {
+		t.Helper()
+		_, errs, status := p.run(`signet restore --in-place --yes --json`)
+		if status != 0 && (status != exitFailed || !strings.Contains(errs, `"in_use"`) || !strings.Contains(errs, "stop every")) {
+			t.Fatalf("exit %d: %s", status, errs)
+		}
+		return status == 0
+	}
+	if restored() {
+		t.Error("restored while a server runs")
+	}
+	server.signal(syscall.SIGKILL)
+	server.wait()
+	if !restored() {
+		t.Error("refused though no server runs")
+	}
+	if out, _, _ := p.run(`signet restore --in-place --yes`); !strings.Contains(out, "if you kept that") {
+		t.Errorf("it does not remind of the database before: %s", out)
 	}
 }

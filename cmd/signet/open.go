@@ -153,7 +153,7 @@ func (i *instance) sealer(ctx context.Context) (*keys.Sealer, error) {
 
 // openStore opens the database and holds its schema to this program's: SQLite
 // is brought up to date, PostgreSQL only with migrate, for other replicas may
-// still run the release before. A newer schema is refused. o may be nil.
+// still run the release before. A newer schema is refused. o is nil but for serve.
 func (a *app) openStore(ctx context.Context, db databaseURL, migrate bool, o storage.Observer) (storage.Store, error) {
 	schema, err := openSchema(db)
 	if err != nil {
@@ -180,7 +180,7 @@ func (a *app) openStore(ctx context.Context, db databaseURL, migrate bool, o sto
 	if db.sqlite != "" {
 		return sqlite.Open(ctx, db.sqlite, sqlite.Options{Observer: o})
 	}
-	return postgres.Open(ctx, db.postgres, postgres.Options{Observer: o})
+	return postgres.Open(ctx, db.postgres, postgres.Options{Observer: o, Server: o != nil})
 }
 
 // openSealer reads the key-encryption key. Beside a SQLite database that has

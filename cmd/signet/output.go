@@ -279,6 +279,14 @@ func words(list []string) string { return strings.Join(list, " ") }
 // sorted returns the list in order; scopes have none of their own.
 func sorted(list []string) []string { return slices.Sorted(slices.Values(list)) }
 
+// counted is a number of things, as "1 key" or "2 keys".
+func counted(n int, thing string) string {
+	if n != 1 {
+		thing += "s"
+	}
+	return fmt.Sprintf("%d %s", n, thing)
+}
+
 // mark names what is set; it is how people read booleans.
 func mark(set bool, yes, no string) string {
 	if set {

@@ -42,7 +42,12 @@ type Options struct {
 	MaxConns int
 	// Observer, unless nil, is told of what is done.
 	Observer storage.Observer
+	// Server says that this is a server's pool, for Serving to see.
+	Server bool
 }
+
+// serverName is the application_name of servers' sessions.
+const serverName = "signet serve"
 
 // Store implements storage.Store.
 type Store struct {
@@ -100,6 +105,19 @@ func DB(url string) (*sql.DB, error) {
 // It is for errors of the *sql.DB that DB returned.
 func Unavailable(err error) error { return classify(err) }
 
+// Serving returns how many sessions of servers, opened with Options.Server,
+// there are in the database that DB opened. It does not see those whose URL or
+// PGAPPNAME gives an application_name, nor those that a pooler renamed.
+func Serving(ctx context.Context, db *sql.DB) (int, error) {
+	var n int
+	err := db.QueryRowContext(ctx, `SELECT count(*) FROM pg_stat_activity
+		WHERE datname = current_database() AND application_name = $1`, serverName).Scan(&n)
+	if err != nil {
+		return 0, classify(fmt.Errorf("sessions: %w", err))
+	}
+	return n, nil
+}
+
 func connConfig(url string) (*pgx.ConnConfig, error) {
 	cfg, err := pgx.ParseConfig(url)
 	if err != nil {
@@ -152,6 +170,9 @@ func poolConfig(url string, opts Options) (*pgxpool.Config, error) {
 		cfg.MaxConns = int32(opts.MaxConns)
 	case !sized:
 		cfg.MaxConns = defaultMaxConns
+	}
+	if opts.Server {
+		setDefault(cfg.ConnConfig, "application_name", serverName)
 	}
 	harden(cfg.ConnConfig)
 	cfg.ConnConfig.DialFunc = newDialer(cfg.ConnConfig.DialFunc).DialContext
