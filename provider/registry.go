@@ -201,7 +201,7 @@ func (r *registry) catchUp(ctx context.Context) error { return r.refreshSince(ct
 func (r *registry) run(ctx context.Context) {
 	tick := time.NewTicker(r.policy.RegistryPoll)
 	defer tick.Stop()
-	failing := false
+	said := "" // of the failure that goes on
 	for {
 		select {
 		case <-ctx.Done():
@@ -210,13 +210,25 @@ func (r *registry) run(ctx context.Context) {
 		}
 		err := r.refresh(ctx)
 		switch {
-		case err != nil && ctx.Err() == nil && !failing:
-			failing = true
-			r.log.Error("the database does not answer: requests get 503 until it does", "cause", err.Error())
-		case err == nil && failing:
-			failing = false
-			r.log.Info("the database answers again")
+		case err != nil && ctx.Err() == nil && outage(err) != said:
+			said = outage(err)
+			r.log.Error(said, "cause", err.Error())
+		case err == nil && said != "":
+			said = ""
+			r.log.Info("the database answers again, and requests are answered")
 		}
+	}
+}
+
+// outage says what requests get 503 for, by the error of a refresh.
+func outage(err error) string {
+	switch {
+	case errors.Is(err, keys.ErrWrongKEK):
+		return "the keys in the database were sealed with another key-encryption key since this server started: requests get 503 until it is restarted with that one"
+	case errors.Is(err, storage.ErrUnavailable):
+		return "the database does not answer: requests get 503 until it does"
+	default:
+		return "what the database holds cannot be used: requests get 503 until it can"
 	}
 }
 

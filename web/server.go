@@ -51,6 +51,7 @@ type Server struct {
 	trusted        atomic.Pointer[[]netip.Prefix]
 	drained        context.Context // ends when draining begins
 	drain          context.CancelFunc
+	unready        atomic.Bool // as /readyz said last
 }
 
 // New returns a Server; Public and Admin are its handlers.
@@ -103,9 +104,14 @@ func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
 	case s.drained.Err() != nil:
 		writeStatus(w, http.StatusServiceUnavailable, "draining")
 	case err != nil:
-		s.log.Warn("not ready", "cause", err.Error())
+		if s.unready.CompareAndSwap(false, true) { // balancers ask twice a second
+			s.log.Warn("not ready", "cause", err.Error())
+		}
 		writeStatus(w, http.StatusServiceUnavailable, "unavailable")
 	default:
+		if s.unready.CompareAndSwap(true, false) {
+			s.log.Info("ready again")
+		}
 		writeStatus(w, http.StatusOK, "ok")
 	}
 }

@@ -323,3 +323,26 @@ func TestRestoreInPlaceWhileServing(t *testing.T) {
 		t.Errorf("it does not remind of the database before: %s", out)
 	}
 }
+
+// A server that does not know the key-encryption key everything was sealed with
+// anew says so, once, and not that the database is away.
+func TestRewrapUnderServer(t *testing.T) {
+	t.Parallel()
+	p := newPlace(t)
+	s := p.serve()
+	p.write("new", newKEK())
+	p.must(`signet key rewrap --kek-file new --kek-previous-file data/signet.kek --yes`)
+	until(t, "it notices", func() bool { return s.get(s.admin+"/readyz").status == http.StatusServiceUnavailable })
+	for range 3 {
+		s.get(s.admin + "/readyz")
+	}
+	until(t, "it names the cause", func() bool { return strings.Contains(s.stderr.String(), "were sealed with another key-encryption key") })
+	if log := s.stderr.String(); strings.Contains(log, "does not answer") || strings.Count(log, `"not ready"`) != 1 {
+		t.Errorf("its log:\n%s", log)
+	}
+	p.must(`signet key rewrap --kek-file data/signet.kek --kek-previous-file new --yes`)
+	until(t, "it recovers", func() bool { return s.get(s.admin+"/readyz").status == http.StatusOK })
+	if log := s.stderr.String(); strings.Count(log, `"ready again"`) != 1 {
+		t.Errorf("its log:\n%s", log)
+	}
+}

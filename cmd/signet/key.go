@@ -141,25 +141,31 @@ func (c *keyCompromise) Run(ctx context.Context, a *app) error {
 	return a.changeKeys(ctx, func(i *instance) error { return i.Admin().CompromiseKey(ctx, c.KID) })
 }
 
-type keyRewrap struct{}
+type keyRewrap struct {
+	Yes bool `help:"Do not ask."`
+}
 
 // Help says in which order.
 func (*keyRewrap) Help() string {
-	return "Seals everything with the key-encryption key that --kek-file (or --kek-fd, --kek-command, SIGNET_KEK) gives, instead of that of --kek-previous-file. First restart every server with both; then run this; then restart without --kek-previous-file. It may be interrupted and run again. Keep the old one as long as backups need it."
+	return "Seals everything with the key-encryption key that --kek-file (or --kek-fd, --kek-command, SIGNET_KEK) gives, instead of that of --kek-previous-file. First restart every server with both; then run this; then restart without --kek-previous-file. A server that was not restarted with both answers 503 as soon as this runs, and it cannot know which those are: so it asks. It may be interrupted and run again. Keep the old one as long as backups need it."
 }
 
 func (*keyRewrap) Examples() string {
 	return `
 (umask 077; openssl rand -base64 32 > new.kek)
-signet key rewrap --kek-file new.kek --kek-previous-file "${SIGNET_DATA:-$HOME/.local/share/signet}/signet.kek"`
+signet key rewrap --kek-file new.kek --kek-previous-file "${SIGNET_DATA:-$HOME/.local/share/signet}/signet.kek" --yes`
 }
 
-func (*keyRewrap) Run(ctx context.Context, a *app) error {
+func (c *keyRewrap) Run(ctx context.Context, a *app) error {
 	i, err := a.open(ctx)
 	if err != nil {
 		return err
 	}
 	defer i.Close()
+	if err := a.confirm(ctx, c.Yes, "signet key rewrap", fmt.Sprintf("This seals the keys in %s with the key-encryption key %s. Every server on it that was not restarted with that one and the previous one answers 503 from then on, and which those are cannot be known from here.",
+		i.db, i.kek.where(i.db))); err != nil {
+		return err
+	}
 	n, err := i.Admin().RewrapKeys(ctx, func(done, of int) { a.log.Info("rewrapped", "done", done, "of", of) })
 	if err != nil {
 		return err
