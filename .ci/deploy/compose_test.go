@@ -30,11 +30,17 @@ var (
 // compose reads docker-compose.yml as Compose does.
 func compose(t *testing.T, env ...string) *types.Project {
 	t.Helper()
+	return composeWith(t, nil, env...)
+}
+
+// composeWith reads docker-compose.yml and more files, which change it.
+func composeWith(t *testing.T, more []string, env ...string) *types.Project {
+	t.Helper()
 	path, err := filepath.Abs(filepath.Join(root, "docker-compose.yml"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	options, err := cli.NewProjectOptions([]string{path}, cli.WithEnv(env), cli.WithProfiles([]string{"samples"}), cli.WithName("signet"))
+	options, err := cli.NewProjectOptions(append([]string{path}, more...), cli.WithEnv(env), cli.WithProfiles([]string{"samples"}), cli.WithName("signet"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,6 +98,21 @@ func TestCompose(t *testing.T) {
 	}
 	if !p.Networks["data"].Internal {
 		t.Error("the database's network leads outside")
+	}
+
+	// Each image is built by one service, and no service looks for one elsewhere.
+	builders := map[string][]string{}
+	for name, s := range p.Services {
+		if s.Build != nil {
+			builders[s.Image] = append(builders[s.Image], name)
+		}
+	}
+	for name, s := range p.Services {
+		if ours := strings.HasPrefix(s.Image, "signet"); ours != (len(builders[s.Image]) == 1) {
+			t.Errorf("%s runs %s, which is built by %q", name, s.Image, builders[s.Image])
+		} else if ours && s.Build == nil && s.PullPolicy != types.PullPolicyNever {
+			t.Errorf("%s may pull %s", name, s.Image)
+		}
 	}
 
 	// The replicas are alike, and wait for one migration.
@@ -193,6 +214,62 @@ func TestCompose(t *testing.T) {
 	}
 }
 
+// What docs/deploying.md adds for Prometheus reaches the replicas' admin
+// listeners, and their health checks still do.
+func TestComposeMetrics(t *testing.T) {
+	text := read(t, "docs/deploying.md")
+	_, text, found := strings.Cut(text, "\n    # docker-compose.override.yml\n")
+	text, _, ended := strings.Cut(text, "\n\n")
+	if !found || !ended {
+		t.Fatal("docs/deploying.md has no docker-compose.override.yml")
+	}
+	path := filepath.Join(t.TempDir(), "docker-compose.override.yml")
+	if err := os.WriteFile(path, []byte(strings.ReplaceAll("\n"+text+"\n", "\n    ", "\n")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := composeWith(t, []string{path}, "SIGNET_DB_PASSWORD=correcthorse")
+	prometheus, ok := p.Services["prometheus"]
+	if _, there := prometheus.Networks["data"]; !ok || !there || len(prometheus.Networks) != 1 || len(prometheus.Ports) > 0 {
+		t.Errorf("Prometheus is in %v", prometheus.Networks)
+	}
+	for _, name := range replicas {
+		address := p.Services[name].Environment["SIGNET_ADMIN_LISTEN"]
+		if address == nil || *address != ":8081" {
+			t.Fatalf("%s has its admin listener elsewhere", name)
+		}
+	}
+	s := begin(t, func() *exec.Cmd {
+		cmd := exec.Command(signet(), "serve", "--listen", "127.0.0.1:0", "--issuer", "http://localhost:8080", "--data", t.TempDir())
+		cmd.Env = []string{"SIGNET_ADMIN_LISTEN=:" + freePort(t)}
+		return cmd
+	}()).ready()
+	check := exec.Command(signet(), "health")
+	check.Env = s.Env
+	if said, err := check.CombinedOutput(); err != nil {
+		t.Errorf("with the admin listener everywhere: %v: %s", err, said)
+	}
+}
+
+// The commands in docs/deploying.md that start signet in a container of its own
+// are ones that it knows.
+func TestDockerCommands(t *testing.T) {
+	runs := regexp.MustCompile(`(?m)^ +docker run .* signet serve (.+)$`).FindAllStringSubmatch(strings.ReplaceAll(read(t, "docs/deploying.md"), "\\\n", " "), -1)
+	if len(runs) < 2 {
+		t.Fatalf("only %q", runs)
+	}
+	apart := 0
+	for _, run := range runs {
+		words := strings.Fields(run[1])
+		knowsFlags(t, words, "serve")
+		if i := slices.Index(words, "--kek-file"); i >= 0 && strings.Contains(run[0], ":"+words[i+1]+":ro") {
+			apart++
+		}
+	}
+	if apart == 0 {
+		t.Error("nowhere is the key kept apart from the database")
+	}
+}
+
 func asJSON(t *testing.T, v any) string {
 	t.Helper()
 	b, err := json.Marshal(v)
@@ -229,7 +306,7 @@ func TestComposeAsProcesses(t *testing.T) {
 	command := func(name string, args ...string) *exec.Cmd {
 		s := project.Services[name]
 		target := "signet"
-		if s.Build.Target != "" {
+		if s.Build != nil && s.Build.Target != "" {
 			target = s.Build.Target
 		}
 		i := imageOf(t, target)
