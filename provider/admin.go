@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -302,6 +303,23 @@ func rolesByName(ctx context.Context, r storage.Reader) (map[string]storage.Role
 		byName[role.Name] = role
 	}
 	return byName, nil
+}
+
+// UnownedScopes returns those of the scopes that no resource has, and that are
+// not OpenID Connect's: nobody can be granted them.
+func UnownedScopes(ctx context.Context, r storage.Reader, scopes []string) ([]string, error) {
+	if len(scopes) == 0 {
+		return nil, nil
+	}
+	resources, err := allResources(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(slices.Clone(scopes), func(name string) bool {
+		return slices.Contains(oidcScopes, name) || slices.ContainsFunc(resources, func(res storage.Resource) bool {
+			return slices.ContainsFunc(res.Scopes, func(s storage.Scope) bool { return s.Name == name })
+		})
+	}), nil
 }
 
 func allResources(ctx context.Context, r storage.Reader) ([]storage.Resource, error) {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -18,6 +19,7 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"github.com/signet-oidc/signet/provider"
+	"github.com/signet-oidc/signet/storage"
 )
 
 // common are the settings of every command. They and those of serve come from
@@ -131,6 +133,11 @@ func (f serveFlags) validate(a *app) (Config, error) {
 		}
 	}
 	c.TrustedProxies = parsePrefixes("--trusted-proxy", f.TrustedProxy, bad)
+	for _, p := range c.TrustedProxies {
+		if p.Bits() == 0 {
+			bad("--trusted-proxy", fmt.Sprintf("%q is everybody, who would choose the address that logs and limits go by", p), "name each proxy by its address, as 10.0.0.5/32")
+		}
+	}
 	c.OutboundAllow = parsePrefixes("--outbound-allow", f.OutboundAllow, bad)
 	if c.FeedScope != "" && !provider.ValidScope(c.FeedScope) {
 		bad("--revocation-feed-scope", fmt.Sprintf("%q is not a scope", c.FeedScope), "write one word, as revocations:read")
@@ -154,6 +161,34 @@ func (f serveFlags) validate(a *app) (Config, error) {
 	}
 	c.Traces = traces(bad)
 	return c, faults.Err()
+}
+
+// notes returns what is not wrong with the configuration, and yet seldom meant.
+func (c Config) notes() []provider.Fault {
+	var notes provider.InvalidError
+	for _, p := range c.TrustedProxies {
+		large := p.Bits() < 24
+		if p.Addr().Is6() {
+			large = p.Bits() < 64
+		}
+		if large && !p.Addr().IsLoopback() {
+			notes.Add("--trusted-proxy", fmt.Sprintf("%s is a large network: everybody in it chooses the address that logs and limits go by", p), "name each proxy by its address, as 10.0.0.5/32")
+		}
+	}
+	if c.Registration.Mode == provider.RegistrationOff && len(c.Registration.Scopes) > 0 {
+		notes.Add("--registration-scope", "has no effect while registration is off", "serve with --registration token or open, or leave it out")
+	}
+	return notes.Faults
+}
+
+// unowned returns the scopes of --registration-scope that no resource has.
+func (c Config) unowned(ctx context.Context, r storage.Reader) ([]provider.Fault, error) {
+	scopes, err := provider.UnownedScopes(ctx, r, c.Registration.Scopes)
+	var faults provider.InvalidError
+	for _, scope := range scopes {
+		faults.Add("--registration-scope", fmt.Sprintf("%q is a scope of no resource, so nobody gets it", scope), "correct it, or make the resource first: `signet resource create URI --name NAME --scope "+scope+"`")
+	}
+	return faults.Faults, err
 }
 
 // issuerProblem says why value is no issuer identifier, without what may be a
@@ -260,11 +295,11 @@ func parsePrefixes(flag string, list []string, bad addFault) []netip.Prefix {
 	for _, s := range list {
 		p, err := netip.ParsePrefix(s)
 		if err != nil {
-			bad(flag, fmt.Sprintf("%q is not a network", s), "write it as 10.0.0.0/8; one address as 10.1.2.3/32")
+			bad(flag, fmt.Sprintf("%q is not a network", s), "write an address as 10.1.2.3/32, a network as 10.1.2.0/24")
 			continue
 		}
 		if p != p.Masked() {
-			bad(flag, fmt.Sprintf("%q has bits beyond its length", s), "write it as "+p.Masked().String())
+			bad(flag, fmt.Sprintf("%q has bits beyond its length", s), fmt.Sprintf("write %s for this address, %s for its network", netip.PrefixFrom(p.Addr(), p.Addr().BitLen()), p.Masked()))
 			continue
 		}
 		prefixes = append(prefixes, p)

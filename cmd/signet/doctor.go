@@ -79,7 +79,7 @@ func (c *doctorCmd) Run(ctx context.Context, a *app) error {
 	if i != nil {
 		defer i.Close()
 	}
-	issuer := x.configuration(c.serveFlags, i)
+	issuer := x.configuration(ctx, c.serveFlags, i)
 	var ring *keys.Ring
 	if i != nil {
 		ring = x.kek(ctx, i)
@@ -120,9 +120,13 @@ func (c *doctorCmd) Run(ctx context.Context, a *app) error {
 
 // configuration checks serve's settings and returns the issuer, nil when there
 // is none to look at.
-func (x *examination) configuration(f serveFlags, i *instance) *provider.Issuer {
+func (x *examination) configuration(ctx context.Context, f serveFlags, i *instance) *provider.Issuer {
 	if f.Issuer == "" && i != nil {
 		f.Issuer = i.issuer
+	}
+	if f.Issuer == "" && i == nil {
+		x.add(verdictWarn, "configuration", "there is no issuer: none is given, and the database cannot tell what it was last served as", "give --issuer, or do first what is said of the database")
+		return nil
 	}
 	if f.Issuer == "" {
 		x.add(verdictWarn, "configuration", "there is no issuer: this database was never served", "give --issuer, or start `signet serve`")
@@ -139,6 +143,7 @@ func (x *examination) configuration(f serveFlags, i *instance) *provider.Issuer 
 		x.failed("configuration", err)
 	default:
 		x.ok("configuration", "%s, as serve would read it here", cfg.Issuer)
+		x.notes(ctx, cfg, i)
 	}
 	issuer, err := provider.ParseIssuer(f.Issuer)
 	if err != nil {
@@ -148,6 +153,23 @@ func (x *examination) configuration(f serveFlags, i *instance) *provider.Issuer 
 		x.add(verdictWarn, "configuration", fmt.Sprintf("the database was last served as %s", i.issuer), "tokens of that name are not accepted under another; correct --issuer unless you renamed it")
 	}
 	return &issuer
+}
+
+// notes tells what is not wrong with the configuration by itself.
+func (x *examination) notes(ctx context.Context, cfg Config, i *instance) {
+	for _, note := range cfg.notes() {
+		x.add(verdictWarn, "configuration", note.Field+" "+note.Problem, note.Fix)
+	}
+	if i == nil {
+		return
+	}
+	unowned, err := cfg.unowned(ctx, i.Store)
+	if err != nil {
+		x.failed("configuration", err)
+	}
+	for _, fault := range unowned {
+		x.add(verdictFail, "configuration", fault.Field+" "+fault.Problem, fault.Fix)
+	}
 }
 
 // database opens the database as it is, or returns nil.

@@ -102,9 +102,11 @@ func TestDoctorOfTheIll(t *testing.T) {
 	p.must("mkdir data", "touch data/signet.db")
 	found, _ = p.examine("")
 	wantFinding(t, found, verdictFail, "schema", "signet migrate up")
-	wantFinding(t, found, verdictWarn, "configuration", "never served")
+	wantFinding(t, found, verdictWarn, "configuration", "cannot tell")
 
 	p.must("signet migrate up")
+	found, _ = p.examine("")
+	wantFinding(t, found, verdictWarn, "configuration", "never served")
 	found, _ = p.examine("--issuer http://localhost:1 --listen nowhere --drain soon")
 	wantFinding(t, found, verdictFail, "configuration", "--listen")
 	wantFinding(t, found, verdictFail, "configuration", "--drain")
@@ -138,6 +140,44 @@ func TestDoctorOfTheIll(t *testing.T) {
 	}
 	found, _ = p.examine("")
 	wantFinding(t, found, verdictFail, "schema", "newer")
+}
+
+// A database that cannot be read is not said to be new, and the cure is named.
+func TestDoctorOfADamagedDatabase(t *testing.T) {
+	p := newPlace(t)
+	p.must("mkdir data", "echo nonsense > data/signet.db")
+	found, _ := p.examine("")
+	wantFinding(t, found, verdictFail, "database", "signet restore")
+	wantFinding(t, found, verdictWarn, "configuration", "cannot tell")
+}
+
+// Settings that are seldom meant, to the doctor and in the log of serve.
+func TestDoctorOfSettings(t *testing.T) {
+	p := newPlace(t)
+	p.must("signet resource create https://orders.example.com --name Orders --scope orders:read")
+	for _, c := range []struct{ args, verdict, words string }{
+		{"--trusted-proxy 10.0.0.0/8", verdictWarn, "10.0.0.0/8 is a large network"},
+		{"--trusted-proxy 2001:db8::/48", verdictWarn, "large network"},
+		{"--trusted-proxy 10.0.0.0/24 --trusted-proxy 2001:db8::/64 --trusted-proxy 127.0.0.0/8", verdictOK, "as serve would"},
+		{"--trusted-proxy 0.0.0.0/0", verdictFail, "10.0.0.5/32"},
+		{"--trusted-proxy ::/0", verdictFail, "is everybody"},
+		{"--trusted-proxy proxy.example.com", verdictFail, "10.1.2.3/32"},
+		{"--registration open --registration-scope orders:read --registration-scope openid", verdictOK, "as serve would"},
+		{"--registration open --registration-scope orders:reed", verdictFail, `"orders:reed" is a scope of no resource`},
+		{"--registration-scope orders:read", verdictWarn, "while registration is off"},
+	} {
+		found, _ := p.examine("--issuer http://localhost:1 " + c.args)
+		wantFinding(t, found, c.verdict, "configuration", c.words)
+		for _, f := range found {
+			if c.verdict == verdictOK && f.Check == "configuration" && f.Verdict != verdictOK {
+				t.Errorf("%s: %+v", c.args, f)
+			}
+		}
+	}
+	s := p.serve("--registration-scope", "orders:reed", "--trusted-proxy", "10.0.0.0/8")
+	for _, words := range []string{"is a scope of no resource", "while registration is off", "is a large network"} {
+		until(t, words, func() bool { return strings.Contains(s.stderr.String(), words) })
+	}
 }
 
 // Clocks apart are told before they stop a server.

@@ -20,6 +20,7 @@ import (
 	"github.com/signet-oidc/signet/provider"
 	"github.com/signet-oidc/signet/provider/keys"
 	"github.com/signet-oidc/signet/storage"
+	"github.com/signet-oidc/signet/storage/sqlite"
 )
 
 // Exit statuses.
@@ -66,6 +67,9 @@ func explain(err error) *failure {
 		return &failure{status: exitExists, code: "exists", message: object.Error(), fix: "choose another name, or change the one there is"}
 	case errors.Is(err, storage.ErrUnavailable):
 		return explainUnavailable(err)
+	case errors.Is(err, sqlite.ErrDamaged):
+		return &failure{status: exitUnavailable, code: "damaged", message: oneLine(err.Error()),
+			fix: "stop `signet serve`, and put a backup in its place with `signet restore FILE`, which keeps what is there"}
 	case errors.Is(err, context.Canceled):
 		return &failure{status: exitFailed, code: "interrupted", message: "interrupted"}
 	case errors.Is(err, migrations.ErrNewer):

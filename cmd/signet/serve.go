@@ -76,7 +76,7 @@ func (c *serveCmd) Run(ctx context.Context, a *app) error {
 		return errors.Join(fmt.Errorf("standard output: %w", err), s.stop(0))
 	}
 	a.notify(notifyReady)
-	a.suggest(ctx, s.store)
+	a.suggest(ctx, cfg, s.store)
 
 	for {
 		select {
@@ -256,12 +256,20 @@ func (a *app) reload(s *running) {
 	a.log.Error("configuration not taken over, the one before stays in force", "cause", err.Error())
 }
 
-// suggest says what to do next where nobody could get a token yet.
-func (a *app) suggest(ctx context.Context, store storage.Reader) {
+// suggest says what is seldom meant in the configuration, and what to do next
+// where nobody could get a token yet.
+func (a *app) suggest(ctx context.Context, cfg Config, store storage.Reader) {
+	unowned, err := cfg.unowned(ctx, store)
+	if err != nil {
+		return // not worth failing for; requests will tell
+	}
+	for _, note := range append(cfg.notes(), unowned...) {
+		a.log.Warn(note.Field+" "+note.Problem, "fix", note.Fix)
+	}
 	one := storage.Page{Limit: 1}
 	clients, err := store.Clients(ctx, one)
 	if err != nil {
-		return // not worth failing for; requests will tell
+		return
 	}
 	users, err := store.Users(ctx, one)
 	if err != nil {

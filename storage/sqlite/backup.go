@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 
 	"modernc.org/sqlite"
-	sqlite3 "modernc.org/sqlite/lib"
 )
 
 var (
@@ -36,14 +35,14 @@ func Copy(ctx context.Context, from, to string, progress func(done, of int)) err
 	defer source.Close()
 	c, err := source.Conn(ctx)
 	if err != nil {
-		return explain(err)
+		return classify(err)
 	}
 	defer c.Close()
 	// One transaction around all steps: otherwise each write by another process
 	// would make the copy begin again. It ends with the connection.
 	for _, statement := range []string{`BEGIN`, `SELECT count(*) FROM sqlite_master`} {
 		if _, err := c.ExecContext(ctx, statement); err != nil {
-			return explain(err)
+			return classify(err)
 		}
 	}
 	return copyOut(ctx, c, to, progress)
@@ -74,7 +73,7 @@ func copyPages(ctx context.Context, c *sql.Conn, other string, begin func(copier
 	if err != nil {
 		return err
 	}
-	return explain(c.Raw(func(driver any) error {
+	return classify(c.Raw(func(driver any) error {
 		b, err := begin(driver.(copier), name)
 		if err != nil {
 			return err
@@ -126,7 +125,7 @@ func alone(ctx context.Context, path string) (c *sql.Conn, done func() error, er
 	if c != nil {
 		_ = c.Close()
 	}
-	return nil, nil, errors.Join(explain(err), db.Close())
+	return nil, nil, errors.Join(classify(err), db.Close())
 }
 
 // Settle checks every page and reference of a database file, or returns
@@ -146,7 +145,7 @@ func Settle(ctx context.Context, path string) error {
 func check(ctx context.Context, c *sql.Conn) error {
 	var verdict string
 	if err := c.QueryRowContext(ctx, `PRAGMA integrity_check(1)`).Scan(&verdict); err != nil {
-		return explain(err)
+		return classify(err)
 	}
 	if verdict != "ok" {
 		return fmt.Errorf("%w: %s", ErrDamaged, verdict)
@@ -157,7 +156,7 @@ func check(ctx context.Context, c *sql.Conn) error {
 		return nil
 	}
 	if err != nil {
-		return explain(err)
+		return classify(err)
 	}
 	return fmt.Errorf("%w: a row of %s refers to one that is not there", ErrDamaged, table)
 }
@@ -212,7 +211,7 @@ func Replace(ctx context.Context, path, from, aside string) (kept bool, err erro
 	defer func() { err = errors.Join(err, done()) }()
 	var tables int
 	if err := c.QueryRowContext(ctx, `SELECT count(*) FROM sqlite_master`).Scan(&tables); err != nil {
-		return kept, explain(err)
+		return kept, classify(err)
 	}
 	silent := func(int, int) {}
 	if tables > 0 {
@@ -247,16 +246,4 @@ func InUse(ctx context.Context, path string) error {
 		return err
 	}
 	return done()
-}
-
-// explain says which errors mean that a file is no database.
-func explain(err error) error {
-	var e *sqlite.Error
-	if errors.As(err, &e) {
-		switch e.Code() & 0xff {
-		case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:
-			return fmt.Errorf("%w: %w", ErrDamaged, err)
-		}
-	}
-	return classify(err)
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/signet-oidc/signet/storage"
 )
 
-// classify wraps err in the storage sentinel that it amounts to, if any.
+// classify wraps err in the storage sentinel that it amounts to, or ErrDamaged, if any.
 func classify(err error) error {
 	if err == nil {
 		return nil
@@ -48,6 +48,8 @@ func sentinelOf(err error) error {
 	switch e.Code() & 0xff { // the primary code
 	case sqlite3.SQLITE_TOOBIG:
 		return storage.ErrInvalid
+	case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:
+		return ErrDamaged
 	case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR,
 		sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_NOMEM,
 		sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_INTERRUPT, sqlite3.SQLITE_ABORT:
