@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -29,7 +30,8 @@ import (
 type manifests struct {
 	job        batchv1.Job
 	deployment appsv1.Deployment
-	service    corev1.Service
+	service    corev1.Service // of requests
+	admin      corev1.Service // of figures
 	budget     policyv1.PodDisruptionBudget
 	policy     networkingv1.NetworkPolicy
 }
@@ -57,16 +59,23 @@ func kubernetes(t *testing.T) (m manifests) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			var is struct{ APIVersion, Kind string }
+			var is struct {
+				APIVersion, Kind string
+				Metadata         struct{ Name string }
+			}
 			if err := yamldecoder.Unmarshal(buffer[:n], &is); err != nil {
 				t.Fatal(err)
 			}
 			name := is.APIVersion + " " + is.Kind
+			if is.Kind == "Service" {
+				name += " " + is.Metadata.Name
+			}
 			found[name]++
 			into, ok := map[string]any{
 				"batch/v1 Job":                       &m.job,
 				"apps/v1 Deployment":                 &m.deployment,
-				"v1 Service":                         &m.service,
+				"v1 Service signet":                  &m.service,
+				"v1 Service signet-admin":            &m.admin,
 				"policy/v1 PodDisruptionBudget":      &m.budget,
 				"networking.k8s.io/v1 NetworkPolicy": &m.policy,
 			}[name]
@@ -83,7 +92,7 @@ func kubernetes(t *testing.T) (m manifests) {
 			t.Fatalf("%d of %s", n, name)
 		}
 	}
-	if len(found) != 5 {
+	if len(found) != 6 {
 		t.Fatalf("there are only: %v", slices.Sorted(maps.Keys(found)))
 	}
 	return m
@@ -98,6 +107,7 @@ func TestKubernetes(t *testing.T) {
 	for name, selector := range map[string]map[string]string{
 		"Deployment":          spec.Selector.MatchLabels,
 		"Service":             m.service.Spec.Selector,
+		"Service for figures": m.admin.Spec.Selector,
 		"PodDisruptionBudget": m.budget.Spec.Selector.MatchLabels,
 		"NetworkPolicy":       m.policy.Spec.PodSelector.MatchLabels,
 		"first spread":        spec.Template.Spec.TopologySpreadConstraints[0].LabelSelector.MatchLabels,
@@ -157,10 +167,14 @@ func TestKubernetes(t *testing.T) {
 	if want := mount.MountPath + "/" + volume.Secret.Items[0].Path; environment(m)["SIGNET_KEK_FILE"] != want || volume.Name != mount.Name || volume.Secret.SecretName != "signet" {
 		t.Errorf("the key is at %s", want)
 	}
+	document := read(t, "docs/deploying.md")
 	for _, key := range []string{"database", volume.Secret.Items[0].Key} {
-		if !strings.Contains(read(t, "docs/deploying.md"), "--from-literal="+key+"=") {
+		if !strings.Contains(document, "--from-file="+key+"=") {
 			t.Errorf("nobody makes the secret's %s", key)
 		}
+	}
+	if strings.Contains(document, "--from-literal") {
+		t.Error("secrets are on a command line, and so in the shell's history")
 	}
 
 	// Ports meet: of the Service, the policy and the probes.
@@ -173,6 +187,15 @@ func TestKubernetes(t *testing.T) {
 	}
 	if to := m.service.Spec.Ports; len(to) != 1 || to[0].TargetPort.String() != "http" {
 		t.Errorf("the Service leads to %v", to)
+	}
+	if to := m.admin.Spec.Ports; len(to) != 1 || to[0].TargetPort.String() != "admin" || m.admin.Spec.ClusterIP != corev1.ClusterIPNone || !m.admin.Spec.PublishNotReadyAddresses {
+		t.Errorf("the Service for figures is %+v", m.admin.Spec)
+	}
+	// The alerts' job is the label that docs/deploying.md makes the job of.
+	if m.admin.Labels["app.kubernetes.io/name"] != "signet" || !strings.Contains(document, "jobLabel: app.kubernetes.io/name") ||
+		!strings.Contains(document, "app.kubernetes.io/component: "+m.admin.Labels["app.kubernetes.io/component"]) ||
+		!strings.Contains(read(t, "docs/deploy/prometheus/alerts.yml"), `up{job="signet"}`) {
+		t.Errorf("the alerts do not see what is scraped by the labels %v", m.admin.Labels)
 	}
 	for _, rule := range m.policy.Spec.Ingress {
 		if len(rule.From) == 0 || len(rule.Ports) != 1 || ports[rule.Ports[0].Port.String()] == "" {
@@ -227,6 +250,22 @@ func TestDeploymentAsProcess(t *testing.T) {
 		}
 		if got := status("http://" + s.admin + probe.HTTPGet.Path); got != http.StatusOK {
 			t.Errorf("%s answers %d", probe.HTTPGet.Path, got)
+		}
+	}
+	// Operators' commands find database and key by the pod's settings.
+	operate := func(args ...string) string {
+		cmd := exec.Command(signet(), args...)
+		cmd.Dir, cmd.Env, cmd.SysProcAttr = s.Dir, s.Env, s.SysProcAttr
+		said, _ := cmd.CombinedOutput() // the doctor finds nobody at login.example.com
+		return string(said)
+	}
+	if said := operate("audit", "list", "--json"); !strings.HasPrefix(said, "{") {
+		t.Errorf("audit list: %s", said)
+	}
+	said := operate("doctor")
+	for _, want := range []string{"database", "schema", "kek"} {
+		if !regexp.MustCompile(`(?m)^ok +` + want + ` `).MatchString(said) {
+			t.Errorf("the doctor does not find the %s well:\n%s", want, said)
 		}
 	}
 	s.signal(syscall.SIGTERM)

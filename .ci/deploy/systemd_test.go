@@ -1,8 +1,15 @@
 package deploy
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/binary"
+	"encoding/pem"
 	"errors"
+	"math/big"
 	"net"
 	"os"
 	"os/exec"
@@ -57,6 +64,97 @@ func TestUnit(t *testing.T) {
 	if stop := one(t, "TimeoutStopSec"); duration(t, stop) <= duration(t, drain) {
 		t.Errorf("it is killed after %s, and drains for %s", stop, drain)
 	}
+}
+
+// What docs/deploying.md adds for TLS on port 443 is a unit to systemd, too, has
+// what binding the port takes, and reads a key with a credential's owner and mode.
+func TestUnitWithCertificate(t *testing.T) {
+	_, text, found := strings.Cut(read(t, "docs/deploying.md"), "\n    # /etc/systemd/system/signet.service.d/override.conf\n")
+	text, _, ended := strings.Cut(text, "\n\n")
+	if !found || !ended {
+		t.Fatal("docs/deploying.md has no override.conf")
+	}
+	override := strings.ReplaceAll("\n"+text+"\n", "\n    ", "\n")
+	units := t.TempDir()
+	path := filepath.Join(units, "signet.service")
+	for name, text := range map[string]string{path: read(t, unit), path + ".d/override.conf": override} {
+		if err := errors.Join(os.MkdirAll(filepath.Dir(name), 0o700),
+			os.WriteFile(name, []byte(strings.ReplaceAll(text, "/usr/local/bin/signet", signet())), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cmd := exec.CommandContext(t.Context(), "systemd-analyze", "verify", path)
+	cmd.Env = append(os.Environ(), "SYSTEMD_UNIT_PATH="+units+":")
+	if said, err := cmd.CombinedOutput(); err != nil || len(said) > 0 {
+		t.Errorf("systemd-analyze verify: %v: %s", err, said)
+	}
+	// A port below 1024 is bound by the capability in the machine's own user
+	// namespace: systemd.exec(5), PrivateUsers=.
+	for _, want := range []string{"PrivateUsers=no", "CapabilityBoundingSet=CAP_NET_BIND_SERVICE", "AmbientCapabilities=CAP_NET_BIND_SERVICE"} {
+		if !strings.Contains(override, "\n"+want+"\n") {
+			t.Errorf("it has not %s", want)
+		}
+	}
+
+	dir, err := os.MkdirTemp("", "signet-unit-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	certificate, key := selfSigned(t)
+	for name, text := range map[string]string{"tls-cert": certificate, "tls-key": key, "kek": "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o400); err != nil {
+			t.Fatal(err)
+		}
+		if os.Geteuid() == 0 {
+			giveAccess(t, filepath.Join(dir, name))
+		}
+		if name != "kek" && !strings.Contains(override, "\nLoadCredential="+name+":/") {
+			t.Errorf("there is no credential %s", name)
+		}
+	}
+	state, config := filepath.Join(dir, "state"), filepath.Join(dir, "signet.yaml")
+	if err := errors.Join(os.Chmod(dir, 0o755), os.Mkdir(state, 0o700), os.WriteFile(config, []byte("issuer: https://login.example.com\nadmin-listen: 127.0.0.1:0\n"), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	_, line, _ := strings.Cut(override, "\nExecStart=\nExecStart=")
+	words := strings.Fields(strings.NewReplacer("${CREDENTIALS_DIRECTORY}", dir, "/usr/local/bin/signet", signet(),
+		"/etc/signet/signet.yaml", config, "/var/lib/signet", state, ":443", "127.0.0.1:0").Replace(line))
+	service := exec.Command(words[0], words[1:]...)
+	if os.Geteuid() == 0 {
+		service.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+		if err := os.Chown(state, nobody, nobody); err != nil {
+			t.Fatal(err)
+		}
+	}
+	service.Env = []string{}
+	s := begin(t, service).ready()
+	conn, err := tls.Dial("tcp", s.listen, &tls.Config{InsecureSkipVerify: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.Close()
+	s.signal(syscall.SIGHUP) // the same copies again
+	until(t, "it has reloaded", func() bool { return strings.Contains(s.log.String(), "configuration read again") })
+}
+
+// selfSigned returns a certificate and its key, in PEM.
+func selfSigned(t *testing.T) (certificate, key string) {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), DNSNames: []string{"login.example.com"}}
+	c, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c})), string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: k}))
 }
 
 // What the unit says works when somebody does what systemd does: hands over the
