@@ -78,13 +78,12 @@ var errUndeliverable = errors.New("the client is gone, disabled, or wants none")
 // sendLogout tells a client that a session has ended (§2.5). It returns
 // errUndeliverable, or why the client may not have heard of it.
 func (p *Provider) sendLogout(ctx context.Context, d storage.Delivery) error {
-	v, err := p.registry.view(ctx)
-	if err != nil {
-		return err
-	}
-	c, err := p.registry.client(ctx, v, d.ClientID)
-	if errors.Is(err, storage.ErrNotFound) || err == nil && (!c.Enabled || c.BackChannelLogoutURI == "") {
-		return errUndeliverable
+	v, c, err := p.receiver(ctx, d.ClientID)
+	if errors.Is(err, errUndeliverable) { // as of a moment that may be before the logout
+		if err := p.registry.catchUp(ctx); err != nil {
+			return err
+		}
+		v, c, err = p.receiver(ctx, d.ClientID)
 	}
 	if err != nil {
 		return err
@@ -94,6 +93,19 @@ func (p *Provider) sendLogout(ctx context.Context, d storage.Delivery) error {
 		return err
 	}
 	return p.outboundFor(c).PostForm(ctx, c.BackChannelLogoutURI, url.Values{"logout_token": {token}})
+}
+
+// receiver returns the client, or errUndeliverable when it is not to be told.
+func (p *Provider) receiver(ctx context.Context, clientID string) (view, *client, error) {
+	v, err := p.registry.view(ctx)
+	if err != nil {
+		return view{}, nil, err
+	}
+	c, err := p.registry.client(ctx, v, clientID)
+	if errors.Is(err, storage.ErrNotFound) || err == nil && (!c.Enabled || c.BackChannelLogoutURI == "") {
+		return view{}, nil, errUndeliverable
+	}
+	return v, c, err
 }
 
 // logoutToken makes the token of §2.4. It is dated when it is sent, because it

@@ -19,7 +19,7 @@ type revokeCmd struct {
 }
 
 func (*revokeCmd) Help() string {
-	return `Refuses what is out at introspection, at userinfo and, as soon as they hear of it, at verifiers that follow the revocation feed. Refresh tokens of --grant, --sid, --sub and --client end as well; people stay signed in, except with --sid, and may let their apps in again. To keep somebody out use "signet user disable" or "signet client disable".
+	return `Refuses what is out at introspection, at userinfo and, as soon as they hear of it, at verifiers that follow the revocation feed. Refresh tokens of --grant, --sid, --sub and --client end as well; people stay signed in, except with --sid, and may let their apps in again. Apps with a --backchannel-logout-uri are told of --sid and --sub, and sign the person out. To keep somebody out use "signet user disable" or "signet client disable".
 
 seq is the entry's number in the revocation log, until the time when nothing it refuses is still valid.`
 }
