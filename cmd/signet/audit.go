@@ -152,6 +152,9 @@ func plain(detail json.RawMessage) string {
 	var words []string
 	for _, name := range slices.Sorted(maps.Keys(members)) {
 		value := fmt.Sprint(members[name])
+		if members[name] == nil {
+			value = "-"
+		}
 		if text, err := json.Marshal(members[name]); err == nil && strings.ContainsAny(value, " \t\n") {
 			value = string(text)
 		}

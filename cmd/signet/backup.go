@@ -117,9 +117,12 @@ func (s kekSource) where(db databaseURL) string {
 		return fmt.Sprintf("from file descriptor %d", s.fd)
 	case s.command != "":
 		return "from the command of --kek-command"
-	default:
-		return kekBeside(db.sqlite)
 	}
+	beside := kekBeside(db.sqlite)
+	if _, err := os.Stat(beside); errors.Is(err, fs.ErrNotExist) {
+		return "that signet serve is given; there is none beside the database"
+	}
+	return beside
 }
 
 // progress returns a function that logs how far the work is, now and then.

@@ -105,6 +105,9 @@ func TestPostgresRefusals(t *testing.T) {
 	explains(t, "postgres://signet:find-me@"+address+"/signet", "cannot reach the database at "+address+": connection refused", "is up")
 	explains(t, "postgres://signet:find-me@nowhere.invalid/signet", `the database's host "nowhere.invalid" is not known`, "--database")
 
+	plain := refusingPostgres(t, "28P01", "asked without TLS")
+	explains(t, "postgres://signet:find-me@"+plain+"/signet?sslmode=require", "does not speak TLS, which sslmode in --database demands", "turn on ssl")
+
 	_, errs, status := newPlace(t).run(`signet role list --database 'postgres://u:find-me@localhost/db?sslmode=nonsense'`)
 	if status != exitUsage || strings.Contains(errs, "find-me") {
 		t.Errorf("a setting that does not exist: exit %d: %s", status, errs)

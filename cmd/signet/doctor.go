@@ -472,7 +472,7 @@ func (x *examination) arrivals(ctx context.Context, issuer provider.Issuer, i *i
 	case names[0] != own:
 		x.add(verdictWarn, "version", fmt.Sprintf("the servers are %s, this is %s", names[0], own), "run the doctor of the same release")
 	default:
-		x.ok("version", "%d server(s) answered, all as this program: %s", len(servers), own)
+		x.ok("version", "%s answered, as this program: %s", counted(len(servers), "server"), own)
 	}
 }
 

@@ -228,7 +228,7 @@ func TestDoctorOfProxies(t *testing.T) {
 			to.Store(strings.TrimPrefix(s.url, "http://"))
 			found, _ := p.examine("")
 			wantFinding(t, found, c.verdict, "proxy", c.words)
-			wantFinding(t, found, verdictOK, "version", "1 server(s)")
+			wantFinding(t, found, verdictOK, "version", "1 server answered")
 		})
 	}
 

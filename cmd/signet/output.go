@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -97,6 +98,7 @@ func explainUnavailable(err error) *failure {
 	}
 	var lookup *net.DNSError
 	var network *net.OpError
+	var certificate *tls.CertificateVerificationError
 	switch {
 	case errors.As(err, &server):
 		f.message = "PostgreSQL: " + oneLine(server.Error())
@@ -108,6 +110,10 @@ func explainUnavailable(err error) *failure {
 		case "3D000": // invalid_catalog_name
 			f.fix = "make the database with `createdb`, or name another with --database"
 		}
+	case errors.As(err, &certificate):
+		f.message, f.fix = "the database's certificate is not accepted: "+oneLine(certificate.Err.Error()), "name the host that it is for in --database, and the authority's certificate with sslrootcert=FILE in it"
+	case strings.Contains(err.Error(), "server refused TLS connection"): // the driver has no error of its own for it
+		f.message, f.fix = "the database's server does not speak TLS, which sslmode in --database demands", "turn on ssl in postgresql.conf; sslmode=disable is for a server on this machine"
 	case errors.As(err, &lookup):
 		f.message, f.fix = fmt.Sprintf("the database's host %q is not known", lookup.Name), "check the host in --database"
 	case errors.As(err, &network) && network.Addr != nil:

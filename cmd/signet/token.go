@@ -32,7 +32,9 @@ type tokenCmd struct {
 func (*tokenCmd) Examples() string { return (*tokenInspect)(nil).Examples() }
 
 type tokenInspect struct {
-	Issuer string `placeholder:"URL" help:"Verify with the keys this issuer publishes."`
+	// Token is there to be refused without being repeated.
+	Token  []string `arg:"" optional:"" name:"token" help:"Refused: others on the machine can see arguments. Give it on standard input."`
+	Issuer string   `placeholder:"URL" help:"Verify with the keys this issuer publishes."`
 }
 
 // Help says what the answer rests on.
@@ -88,6 +90,9 @@ func signatureAlgorithms() []jose.SignatureAlgorithm {
 }
 
 func (c *tokenInspect) Run(ctx context.Context, a *app) error {
+	if len(c.Token) > 0 {
+		return usage("a token is no argument: others on the machine can see it there", "give it on standard input: `signet token inspect < token.jwt`, or paste it after `signet token inspect`")
+	}
 	token, err := unlessInterrupted(ctx, a.readToken)
 	if err != nil {
 		return err

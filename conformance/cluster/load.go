@@ -52,7 +52,7 @@ func (c counts) String() string {
 	for _, replica := range slices.Sorted(maps.Keys(c.served)) {
 		served = append(served, fmt.Sprintf("%s %d", replica, c.served[replica]))
 	}
-	return fmt.Sprintf("%d requests, %d failed; %d verifications, %d tokens refused; %d keys signed; served by %s",
+	return fmt.Sprintf("%d requests, %d failed; %d verifications, %d tokens refused; keys that signed: %d; served by %s",
 		c.requests, c.failed, c.verifications, c.refused, len(c.kids), strings.Join(served, ", "))
 }
 

@@ -386,7 +386,7 @@ func (t *trial) status() error {
 	n, wrong := t.load.sofar()
 	fmt.Fprintf(t.out, "  Load: %s\n", n)
 	for what, times := range wrong {
-		fmt.Fprintf(t.out, "    %d times %s\n", times, what)
+		fmt.Fprintf(t.out, "    %d × %s\n", times, what)
 	}
 	return nil
 }
