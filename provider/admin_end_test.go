@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/signet-oidc/signet/provider/revocation"
 	"github.com/signet-oidc/signet/storage"
 )
 
@@ -62,6 +63,60 @@ func TestAdministrationEndsSessionsAndGrants(t *testing.T) {
 			}
 			if s.EndedAt.IsZero() != test.wantSession || g.RevokedAt.IsZero() != test.grant {
 				t.Errorf("session ended %v, grant revoked %v", s.EndedAt, g.RevokedAt)
+			}
+		})
+	}
+}
+
+// A client counts as changed no earlier than the entry that is appended about it,
+// however long the transaction takes: what is minted from it as it is then, once
+// its second is over, no verifier refuses (registry.settled).
+func TestClientsChangeWithTheirEpochs(t *testing.T) {
+	for name, act := range map[string]func(o *office, id string) error{
+		"tokens revoked": func(o *office, id string) error { _, err := o.RevokeClient(t.Context(), id); return err },
+		"enabled again": func(o *office, id string) error {
+			if _, err := o.DisableClient(t.Context(), id); err != nil {
+				return err
+			}
+			_, err := o.EnableClient(t.Context(), id)
+			return err
+		},
+		"role lost": func(o *office, id string) error {
+			_, err := o.UpdateClient(t.Context(), id, func(c *storage.Client) { c.Roles = nil })
+			return err
+		},
+		"made anew": func(o *office, id string) error {
+			if err := o.DeleteClient(t.Context(), id); err != nil {
+				return err
+			}
+			c := DefaultClient()
+			c.ID, c.Name, c.GrantTypes = id, "Again", []string{"client_credentials"}
+			_, _, err := o.CreateClient(t.Context(), c)
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := newOffice(t)
+			service, _ := o.furnish()
+			// Each look at the clock is a while after the one before.
+			tick := func() time.Time {
+				o.clock = o.clock.Add(300 * time.Millisecond)
+				return o.clock
+			}
+			o.now, o.entries.now = tick, tick
+			if err := act(o, service.ID); err != nil {
+				t.Fatal(err)
+			}
+			c, err := o.Client(t.Context(), service.ID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			entries, err := o.store.Revocations(t.Context(), []storage.RevocationKey{revocation.Key(revocation.KindClient, service.ID)}, o.clock)
+			if err != nil || len(entries) != 1 || entries[0].Effect != revocation.EffectEpoch {
+				t.Fatalf("%+v, %v", entries, err)
+			}
+			if settled := c.UpdatedAt.Add(revocation.EpochAhead); settled.Before(entries[0].NotBefore) {
+				t.Errorf("changed at %s, an epoch refuses what is minted until %s", c.UpdatedAt, entries[0].NotBefore)
 			}
 		})
 	}

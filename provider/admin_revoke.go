@@ -145,9 +145,6 @@ func (a *Admin) RevokeClient(ctx context.Context, id string) (Revoked, error) {
 		if err != nil {
 			return object("client", id, err)
 		}
-		if err := tx.touchClient(ctx, c); err != nil {
-			return err
-		}
 		if err := tx.endGrants(ctx, storage.GrantFilter{ClientID: id}, revokedByOperator); err != nil {
 			return err
 		}
@@ -187,18 +184,25 @@ func (a *Admin) endGrantsAhead(ctx context.Context, f storage.GrantFilter) error
 	return nil
 }
 
-// touchClient marks the client as changed now: no token is issued to it that
-// an epoch of now would refuse (registry.settled). Like an epoch's date, that of
-// a change is never earlier than the one before.
-func (tx change) touchClient(ctx context.Context, c storage.Client) error {
-	c.UpdatedAt = later(c.UpdatedAt, tx.now)
-	if err := tx.UpdateClient(ctx, c); err != nil {
-		return fmt.Errorf("client: %w", err)
-	}
-	return nil
-}
-
-// append adds an entry to the log that verifiers follow.
+// append adds an entry to the log that verifiers follow. A client counts as
+// changed then: no token is issued to it that an epoch of that moment would
+// refuse (registry.settled). Like an epoch's date, that of a change is never
+// earlier than the one before.
 func (tx change) append(ctx context.Context, entry makeEntry, kind, value, reason string) (Revoked, error) {
-	return tx.admin.entries.append(ctx, tx, entry, kind, value, reason)
+	r, err := tx.admin.entries.append(ctx, tx, entry, kind, value, reason)
+	if err != nil || kind != revocation.KindClient {
+		return r, err
+	}
+	c, err := tx.Client(ctx, value)
+	if errors.Is(err, storage.ErrNotFound) { // deleted just now
+		return r, nil
+	}
+	if err != nil {
+		return r, fmt.Errorf("client: %w", err)
+	}
+	c.UpdatedAt = later(c.UpdatedAt, r.at)
+	if err := tx.UpdateClient(ctx, c); err != nil {
+		return r, fmt.Errorf("client: %w", err)
+	}
+	return r, nil
 }

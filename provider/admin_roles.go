@@ -71,13 +71,6 @@ func (tx change) deleteRole(ctx context.Context, name string) error {
 		}
 	}
 	for _, id := range clients {
-		c, err := tx.Client(ctx, id)
-		if err != nil {
-			return object("client", id, err)
-		}
-		if err := tx.touchClient(ctx, c); err != nil {
-			return err
-		}
 		if err := tx.revoke(ctx, revocation.Epoch, revocation.KindClient, id, "role lost"); err != nil {
 			return err
 		}

@@ -22,6 +22,7 @@ type entries struct {
 type Revoked struct {
 	Seq   int64
 	Until time.Time // when it may go: nothing it refuses is still valid then
+	at    time.Time
 }
 
 // makeEntry is revocation.Block or revocation.Epoch.
@@ -43,5 +44,5 @@ func (entries) add(ctx context.Context, tx storage.Tx, r storage.Revocation) (Re
 	if err != nil {
 		return Revoked{}, fmt.Errorf("revocation log: %w", err)
 	}
-	return Revoked{seq, r.Until}, nil
+	return Revoked{seq, r.Until, r.CreatedAt}, nil
 }
