@@ -94,8 +94,8 @@ func TestByHand(t *testing.T) {
 // Who makes the database fail over is told who turned requests away, and why.
 func TestMeanwhile(t *testing.T) {
 	t.Parallel()
-	said := meanwhile(counts{requests: 500, failed: 2, unavailable: 1}, counts{requests: 620, failed: 103, unavailable: 60, unserved: 40})
-	for _, want := range []string{"load's 120 requests meanwhile 101 failed", "59 were told so by a\n  replica", "40 by the balancer", "2 in another"} {
+	said := meanwhile(counts{requests: 500, failed: 2, unavailable: 1}, counts{requests: 620, failed: 103, unavailable: 60, unserved: 40}, 5161*time.Millisecond)
+	for _, want := range []string{"load's 120 requests meanwhile 101 failed", "59 were told by a replica", "40 by the balancer", "2 failed in another", "5.161s that PostgreSQL took"} {
 		if !strings.Contains(said, want) {
 			t.Errorf("it does not say %q:\n%s", want, said)
 		}

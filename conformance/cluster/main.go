@@ -348,7 +348,7 @@ func (t *trial) obey(words []string) error {
 		fmt.Fprintf(t.out, "  The standby took over after %s; the old primary's place has a standby again.\n", took.Round(time.Millisecond))
 		if t.load != nil {
 			after, _ := t.load.sofar()
-			fmt.Fprint(t.out, meanwhile(before, after))
+			fmt.Fprint(t.out, meanwhile(before, after, took))
 		}
 		return t.status()
 	case "status":
@@ -359,13 +359,15 @@ func (t *trial) obey(words []string) error {
 	}
 }
 
-// meanwhile tells why requests failed while there was no database.
-func meanwhile(before, after counts) string {
+// meanwhile tells why requests failed while there was no primary for as long as
+// it took the standby to become one.
+func meanwhile(before, after counts, took time.Duration) string {
 	failed, unavailable, unserved := after.failed-before.failed, after.unavailable-before.unavailable, after.unserved-before.unserved
-	return fmt.Sprintf(`  Of the load's %d requests meanwhile %d failed, for want of a database: %d were told so by a
-  replica, with 503 and Retry-After, %d by the balancer, which found none that runs; %d in another
-  way. How many these are is how long it took the replicas to find the new primary.
-`, after.requests-before.requests, failed, unavailable, unserved, failed-unavailable-unserved)
+	return fmt.Sprintf(`  Of the load's %d requests meanwhile %d failed: %d were told by a replica that has no database,
+  with 503 and Retry-After, %d by the balancer that no replica runs; %d failed in another way.
+  For the %s that PostgreSQL took to promote nobody could have been served; what failed after
+  that is how long the replicas took to find the new primary.
+`, after.requests-before.requests, failed, unavailable, unserved, failed-unavailable-unserved, took.Round(time.Millisecond))
 }
 
 func (t *trial) named(words []string) (*replica, error) {
