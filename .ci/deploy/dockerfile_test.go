@@ -311,8 +311,12 @@ func TestVersionIsStamped(t *testing.T) {
 		if match, err := ignored.MatchesOrParentMatches(path); err != nil || match {
 			t.Errorf("%s is kept out of the build (%v)", path, err)
 		}
+		const most = 4 << 20 // a program that somebody built is larger
+		if info, err := os.Stat(filepath.Join(root, path)); err == nil && info.Size() > most {
+			t.Errorf("%s is kept by git and has %d bytes", path, info.Size())
+		}
 	}
-	for _, path := range []string{"secrets/kek", "signet.db", "signet.db-wal", "bin/signet"} {
+	for _, path := range []string{"secrets/kek", "signet.db", "signet.db-wal", "bin/signet", "signet.exe"} {
 		if match, err := ignored.MatchesOrParentMatches(path); err != nil || !match {
 			t.Errorf("%s would be sent to the builder (%v)", path, err)
 		}
