@@ -555,7 +555,7 @@ func (c *clientInitialToken) Run(ctx context.Context, a *app) error {
 	v := initialTokenJSON{token, c.Uses, instant(expires)}
 	return a.print(v, func(w io.Writer) {
 		field(w, "initial access token", v.Token+"   (shown only now)")
-		field(w, "registers", fmt.Sprintf("%d clients", v.Uses))
+		field(w, "registers", counted(v.Uses, "client"))
 		field(w, "expires", v.ExpiresAt.String())
 	})
 }
