@@ -25,6 +25,7 @@ type meanwhile struct {
 	queue   func() // happens while a transaction waits for its turn
 	// appended happens between an entry of the revocation log and its commit.
 	appended func()
+	away     bool // the database goes away when a transaction asks for a user
 }
 
 // Update implements storage.Store.
@@ -65,6 +66,14 @@ func (t *meanwhileTx) AppendRevocation(ctx context.Context, r storage.Revocation
 		t.m.appended()
 	}
 	return seq, err
+}
+
+// User implements storage.Reader.
+func (t *meanwhileTx) User(ctx context.Context, id string) (storage.User, error) {
+	if t.m.away {
+		return storage.User{}, storage.ErrUnavailable
+	}
+	return t.Tx.User(ctx, id)
 }
 
 // CreateGrant implements storage.Tx.

@@ -109,7 +109,7 @@ func New(ctx context.Context, cfg Config) (*Provider, error) {
 		log:      cfg.Log,
 		clock:    &clock{store: cfg.Store, policy: cfg.Policy, local: cfg.Now, log: cfg.Log},
 		throttle: newThrottle(limit{burst: 20, perSecond: 0.2}, limit{burst: 200, perSecond: 5}),
-		pushes:   newThrottle(limit{burst: 30, perSecond: 0.5}, limit{burst: 60, perSecond: 1}),
+		pushes:   newThrottle(limit{burst: 120, perSecond: 2}, limit{burst: 240, perSecond: 4}),
 		fetches:  newThrottle(limit{burst: 20, perSecond: 1}, limit{burst: 50, perSecond: 10}),
 		outbound: outbound,
 		public:   outbound.public(),

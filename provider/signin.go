@@ -135,8 +135,11 @@ func (p *Provider) signIn(ctx context.Context, a SignInAttempt) (*SignInResult, 
 		if err != nil {
 			return fmt.Errorf("password: %w", err)
 		}
-		if u, err := tx.User(ctx, user.ID); err != nil || !u.Enabled {
-			return errors.Join(ErrBadCredentials, err)
+		switch u, err := tx.User(ctx, user.ID); {
+		case errors.Is(err, storage.ErrNotFound) || err == nil && !u.Enabled:
+			return ErrBadCredentials
+		case err != nil: // which says nothing of the password
+			return fmt.Errorf("user: %w", err)
 		}
 		if err := p.startSession(ctx, tx, &session, a.Previous); err != nil {
 			return err

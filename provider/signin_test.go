@@ -390,3 +390,20 @@ func TestOutdatedHashIsReplaced(t *testing.T) {
 		}
 	}
 }
+
+// A database that goes away in the middle of a sign-in says nothing of the
+// password: nobody with the right one is told that it is wrong.
+func TestSignInWithoutDatabase(t *testing.T) {
+	onBothHouses(t, nil, func(t *testing.T, h *house) {
+		other, m := h.replica()
+		m.away = true
+		_, err := other.p.SignIn(t.Context(), SignInAttempt{Login: "ann", Password: housePassword, Address: "192.0.2.1"})
+		if !errors.Is(err, storage.ErrUnavailable) || errors.Is(err, ErrBadCredentials) {
+			t.Errorf("the right password: %v", err)
+		}
+		m.away = false
+		if _, err := other.p.SignIn(t.Context(), SignInAttempt{Login: "ann", Password: housePassword, Address: "192.0.2.1"}); err != nil {
+			t.Errorf("when it is back: %v", err)
+		}
+	})
+}

@@ -196,12 +196,12 @@ func TestPublicPushes(t *testing.T) {
 		s.people()
 		s.client("spa", forPeople, func(c *storage.Client) { c.AuthMethod = "none" })
 		var statuses []int
-		for range 80 {
+		for range 150 {
 			a := s.form("/par", "", "", request("client_id", "spa"))
 			statuses = append(statuses, a.status)
 		}
 		if statuses[0] != http.StatusCreated || !slices.Contains(statuses, http.StatusTooManyRequests) {
-			t.Errorf("80 requests in a row are answered %v", statuses)
+			t.Errorf("150 requests in a row are answered %v", statuses)
 		}
 	})
 }

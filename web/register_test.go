@@ -387,11 +387,11 @@ func TestRegisteredIsAStranger(t *testing.T) {
 		id, secret := made.member("client_id"), made.member("client_secret")
 		form := request("client_id", "", "scope", "openid")
 		statuses := make(map[int]int)
-		for range 45 {
+		for range 150 {
 			statuses[s.form("/par", id, secret, form).status]++
 		}
 		if statuses[http.StatusCreated] == 0 || statuses[http.StatusTooManyRequests] == 0 {
-			t.Errorf("45 pushed requests of a client that registered itself: %v", statuses)
+			t.Errorf("150 pushed requests of a client that registered itself: %v", statuses)
 		}
 		manage, token := made.member("registration_client_uri"), made.member("registration_access_token")
 		statuses = make(map[int]int)
