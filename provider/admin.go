@@ -198,8 +198,8 @@ func (tx change) revoke(ctx context.Context, entry makeEntry, kind, value, reaso
 }
 
 // endGrants revokes what apps hold of a person or a client, and endSessions
-// what browsers hold of a person, of which apps are told. Their access tokens are refused by the entry
-// for the person or client that the caller appends afterwards.
+// what browsers hold of a person, of which apps are told. Their access tokens are
+// refused by the entry for the person or client that the caller appends afterwards.
 func (tx change) endGrants(ctx context.Context, f storage.GrantFilter, reason string) error {
 	if _, err := tx.RevokeGrants(ctx, f, tx.now, reason); err != nil {
 		return fmt.Errorf("grants: %w", err)

@@ -365,7 +365,7 @@ func TestInvitationIsNotWrittenDown(t *testing.T) {
 	if !ok || !strings.HasPrefix(secret, invitationPrefix) || !expires.Equal(o.clock.Add(DefaultPolicy().InvitationLifetime)) {
 		t.Errorf("%s until %s", link, expires)
 	}
-	row, err := o.store.OneTime(t.Context(), invitationKind, invitationHash(secret), o.clock)
+	row, err := o.store.OneTime(t.Context(), invitationKind, bearerHash(secret), o.clock)
 	if err != nil || !row.ExpiresAt.Equal(expires) {
 		t.Fatalf("%+v %v", row, err)
 	}

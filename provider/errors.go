@@ -87,6 +87,11 @@ func tooManyFailures(cause error) *Error {
 		"Too many failed client authentications from this address; try again later.").because(cause)
 }
 
+// tooMany is for who needs no credentials to send what is kept.
+func tooMany(what string) *Error {
+	return oauthError(http.StatusTooManyRequests, "invalid_request", "Too many "+what+" from this address; try again later.")
+}
+
 func unavailable(cause error) *Error {
 	return oauthError(http.StatusServiceUnavailable, "temporarily_unavailable",
 		"The authorization server cannot answer right now; try again shortly.").because(cause)

@@ -2,9 +2,6 @@ package provider
 
 import (
 	"context"
-	"crypto/rand"
-	"crypto/sha256"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"strings"
@@ -57,17 +54,10 @@ func (a *Admin) InviteUser(ctx context.Context, name string) (link string, expir
 // newInvitation returns the secret of a set-up link, with which the user can
 // choose a password once, and the row that Tx.UseOnce stores of it.
 func newInvitation(userID string, now, expires time.Time) (link string, row storage.OneTime) {
-	random := make([]byte, 32)
-	_, _ = rand.Read(random) // never fails: it aborts the program instead
-	link = invitationPrefix + base64.RawURLEncoding.EncodeToString(random)
+	link, hash := newBearer(invitationPrefix)
 	return link, storage.OneTime{
-		Kind: invitationKind, KeyHash: invitationHash(link), Subject: userID, CreatedAt: now, ExpiresAt: expires,
+		Kind: invitationKind, KeyHash: hash, Subject: userID, CreatedAt: now, ExpiresAt: expires,
 	}
-}
-
-func invitationHash(link string) []byte {
-	sum := sha256.Sum256([]byte(link))
-	return sum[:]
 }
 
 // Invitee returns whom a set-up link is for, without using it, or ErrInvitation.
@@ -75,7 +65,7 @@ func (p *Provider) Invitee(ctx context.Context, link string) (storage.User, erro
 	if !strings.HasPrefix(link, invitationPrefix) {
 		return storage.User{}, ErrInvitation
 	}
-	row, err := p.store.OneTime(ctx, invitationKind, invitationHash(link), p.now())
+	row, err := p.store.OneTime(ctx, invitationKind, bearerHash(link), p.now())
 	if errors.Is(err, storage.ErrNotFound) {
 		return storage.User{}, ErrInvitation
 	}
@@ -113,7 +103,7 @@ func (p *Provider) UseInvitation(ctx context.Context, link, password string) (st
 	}
 	now := p.now()
 	err = p.store.Update(ctx, func(ctx context.Context, tx storage.Tx) error {
-		row, err := tx.TakeOnce(ctx, invitationKind, invitationHash(link), now)
+		row, err := tx.TakeOnce(ctx, invitationKind, bearerHash(link), now)
 		if errors.Is(err, storage.ErrConsumed) {
 			return ErrInvitation
 		}

@@ -2,9 +2,6 @@ package provider
 
 import (
 	"context"
-	"crypto/rand"
-	"crypto/sha256"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -61,7 +58,7 @@ func (p *Provider) pushAuthorization(w http.ResponseWriter, r *http.Request) (re
 	// those are held back, since each request is kept, and to small ones.
 	stranger := c.IsPublic() || c.Origin == originRegistration
 	if stranger && p.pushes.failed(c.ID, r.RemoteAddr, now) {
-		return "", refused(c.ID, oauthError(http.StatusTooManyRequests, "invalid_request", "Too many pushed requests from this address; try again later."))
+		return "", refused(c.ID, tooMany("pushed requests"))
 	}
 	if r.PostForm.Has("request_uri") { // RFC 9126 §2.1
 		return "", refused(c.ID, invalidRequest("A pushed request cannot refer to another one: leave out request_uri."))
@@ -88,12 +85,10 @@ func (p *Provider) pushAuthorization(w http.ResponseWriter, r *http.Request) (re
 	if len(request) > most {
 		return "", refused(c.ID, invalidRequest(fmt.Sprintf("The request is larger than %d bytes.", most)))
 	}
-	var random [32]byte
-	_, _ = rand.Read(random[:]) // never fails: it aborts the program instead
-	reference = pushedURN + base64.RawURLEncoding.EncodeToString(random[:])
+	reference, hash := newBearer(pushedURN)
 	err = p.store.Update(ctx, func(ctx context.Context, tx storage.Tx) error {
 		return tx.UseOnce(ctx, storage.OneTime{
-			Kind: kindPushed, KeyHash: pushedHash(reference), Subject: c.ID, Data: string(request),
+			Kind: kindPushed, KeyHash: hash, Subject: c.ID, Data: string(request),
 			CreatedAt: p.epoch().first(now), ExpiresAt: now.Add(p.policy.PushedLifetime + p.policy.FlowLifetime),
 		}, now)
 	})
@@ -117,11 +112,6 @@ func pushError(err error) error {
 	return err
 }
 
-func pushedHash(reference string) []byte {
-	sum := sha256.Sum256([]byte(reference))
-	return sum[:]
-}
-
 // loadPushed fills a with the pushed request that it refers to. fresh says
 // that a flow begins with it, for which it has to be young and unused (RFC
 // 9126 §2.2, §4); pages after that only need it to be there.
@@ -131,7 +121,7 @@ func (p *Provider) loadPushed(ctx context.Context, a *Authorization, clientID st
 		return gone
 	}
 	now := p.now()
-	row, err := p.store.OneTime(ctx, kindPushed, pushedHash(a.pushed), now)
+	row, err := p.store.OneTime(ctx, kindPushed, bearerHash(a.pushed), now)
 	if errors.Is(err, storage.ErrNotFound) || err == nil && (row.Subject != clientID || p.epoch().voids(row.CreatedAt)) {
 		return gone
 	}
@@ -142,7 +132,7 @@ func (p *Provider) loadPushed(ctx context.Context, a *Authorization, clientID st
 		if !now.Before(row.CreatedAt.Add(p.policy.PushedLifetime)) {
 			return gone
 		}
-		switch _, err := p.store.OneTime(ctx, kindPushedUsed, pushedHash(a.pushed), now); {
+		switch _, err := p.store.OneTime(ctx, kindPushedUsed, bearerHash(a.pushed), now); {
 		case err == nil:
 			return gone
 		case !errors.Is(err, storage.ErrNotFound):
@@ -167,7 +157,7 @@ func (p *Provider) usePushed(ctx context.Context, tx storage.Tx, reference strin
 		return nil
 	}
 	err := tx.UseOnce(ctx, storage.OneTime{
-		Kind: kindPushedUsed, KeyHash: pushedHash(reference), Subject: g.ID,
+		Kind: kindPushedUsed, KeyHash: bearerHash(reference), Subject: g.ID,
 		CreatedAt: g.CreatedAt, ExpiresAt: g.CreatedAt.Add(p.policy.PushedLifetime + p.policy.FlowLifetime),
 	}, g.CreatedAt)
 	if errors.Is(err, storage.ErrConsumed) {

@@ -62,7 +62,7 @@ type Provider struct {
 	clock    *clock
 	entries  entries
 	throttle *throttle
-	pushes   *throttle // pushed requests of public clients
+	pushes   *throttle // pushed requests of who may be anybody
 	fetches  *throttle // of request objects
 
 	registration  Registration
@@ -99,6 +99,7 @@ func New(ctx context.Context, cfg Config) (*Provider, error) {
 		cfg.Tracer = noop.Tracer{}
 	}
 	outbound := cfg.Outbound.traced(cfg.Tracer)
+	public := outbound.public()
 	if err := cfg.Schedule.Validate(cfg.Policy.JWKSMaxAge, max(cfg.Policy.MaxAccessTokenLifetime, cfg.Policy.IDTokenLifetime)); err != nil {
 		return nil, fmt.Errorf("keys: %w", err)
 	}
@@ -112,14 +113,14 @@ func New(ctx context.Context, cfg Config) (*Provider, error) {
 		pushes:   newThrottle(limit{burst: 120, perSecond: 2}, limit{burst: 240, perSecond: 4}),
 		fetches:  newThrottle(limit{burst: 20, perSecond: 1}, limit{burst: 50, perSecond: 10}),
 		outbound: outbound,
-		public:   outbound.public(),
+		public:   public,
 
 		registration:  cfg.Registration,
 		registrations: newThrottle(limit{burst: 20, perSecond: 1. / 30}, limit{burst: 20, perSecond: 1. / 30}),
 
 		hashing:    newHashGate(cfg.Policy.PasswordHashes, cfg.Policy.PasswordQueue),
 		remoteKeys: newRemoteKeys(outbound, cfg.Policy.CachedClients),
-		publicKeys: newRemoteKeys(outbound.public(), cfg.Policy.CachedClients),
+		publicKeys: newRemoteKeys(public, cfg.Policy.CachedClients),
 		tokens:     newCache[[sha256.Size]byte, *issued](cfg.Policy.CachedTokens),
 		tracer:     cfg.Tracer,
 		feedScope:  cfg.FeedScope,

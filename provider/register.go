@@ -2,10 +2,7 @@ package provider
 
 import (
 	"context"
-	"crypto/rand"
-	"crypto/sha256"
 	"crypto/subtle"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -61,19 +58,6 @@ type initialToken struct {
 	Uses   int      `json:"uses"`
 	Grants []string `json:"grants,omitempty"` // beside those of sign-ins
 	Scopes []string `json:"scopes,omitempty"` // beside those of the policy
-}
-
-// newBearer returns a token of 256 random bits, and its hash, which alone is stored.
-func newBearer(prefix string) (token string, hash []byte) {
-	random := make([]byte, 32)
-	_, _ = rand.Read(random) // never fails: it aborts the program instead
-	token = prefix + base64.RawURLEncoding.EncodeToString(random)
-	return token, bearerHash(token)
-}
-
-func bearerHash(token string) []byte {
-	sum := sha256.Sum256([]byte(token))
-	return sum[:]
 }
 
 // CreateInitialAccessToken makes a token with which clients may be registered
@@ -205,9 +189,12 @@ func (p *Provider) register(w http.ResponseWriter, r *http.Request) (registered,
 	}
 	counted := false
 	created, secret, err := p.registrar.createClient(ctx, c, func(ctx context.Context, tx change) error {
-		if bearer == "" && !counted { // a transaction may run twice
+		if bearer != "" { // whom the operator let in comes in
+			return spendInitialToken(ctx, tx, bearer)
+		}
+		if !counted { // a transaction may run twice
 			if p.registrations.failed("", r.RemoteAddr, now) {
-				return oauthError(http.StatusTooManyRequests, "invalid_request", "Too many registrations from this address; try again later.")
+				return tooMany("registrations")
 			}
 			counted = true
 		}
@@ -215,13 +202,10 @@ func (p *Provider) register(w http.ResponseWriter, r *http.Request) (registered,
 		if err != nil {
 			return err
 		}
-		if bearer == "" && n >= int64(p.policy.MaxRegistered) { // whom the operator let in comes in
+		if n >= int64(p.policy.MaxRegistered) {
 			return busyFor(time.Hour, fmt.Errorf("%d clients have registered themselves, as many as may", n))
 		}
-		if bearer == "" {
-			return nil
-		}
-		return spendInitialToken(ctx, tx, bearer)
+		return nil
 	})
 	if err != nil {
 		return registered{}, metadataError(err)
@@ -340,7 +324,7 @@ func (p *Provider) replace(ctx context.Context, w http.ResponseWriter, r *http.R
 		}
 	}
 	if p.registrations.failed(c.ID, r.RemoteAddr, p.now()) {
-		return registered{}, oauthError(http.StatusTooManyRequests, "invalid_request", "Too many registrations from this address; try again later.")
+		return registered{}, tooMany("registrations")
 	}
 	token, hash := newBearer(registrationTokenPrefix)
 	updated, err := p.registrar.updateClient(ctx, c.ID, func(row *storage.Client) error {

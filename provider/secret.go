@@ -2,6 +2,7 @@ package provider
 
 import (
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/base64"
 	"time"
 
@@ -60,4 +61,17 @@ func secretMessage(clientID, plain string) []byte {
 	b = append(b, clientID...)
 	b = append(b, 0)
 	return append(b, plain...)
+}
+
+// newBearer returns a token of 256 random bits, and its hash, which alone is stored.
+func newBearer(prefix string) (token string, hash []byte) {
+	random := make([]byte, 32)
+	_, _ = rand.Read(random) // never fails: it aborts the program instead
+	token = prefix + base64.RawURLEncoding.EncodeToString(random)
+	return token, bearerHash(token)
+}
+
+func bearerHash(token string) []byte {
+	sum := sha256.Sum256([]byte(token))
+	return sum[:]
 }

@@ -6,11 +6,11 @@ import (
 	"time"
 )
 
-// throttle tells guessers of client credentials to slow down. It counts
-// failures per client and address, and per address alone. The count is this
-// replica's own, and never stands in the way of right credentials: secrets of
-// 256 bits are not guessed, and checking one costs a microsecond (RFC 6749
-// §10.10).
+// throttle tells guessers of client credentials, and strangers who have much
+// kept or fetched for them, to slow down. It counts per client and address, and
+// per address alone. The count is this replica's own, and never stands in the way
+// of right credentials: secrets of 256 bits are not guessed, and checking one
+// costs a microsecond (RFC 6749 §10.10).
 type throttle struct {
 	perClient  limit
 	perAddress limit
