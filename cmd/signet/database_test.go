@@ -345,6 +345,11 @@ func TestRewrapUnderServer(t *testing.T) {
 	}
 	p.must(`signet key rewrap --kek-file data/signet.kek --kek-previous-file new --yes`)
 	until(t, "it recovers", func() bool { return s.get(s.admin+"/readyz").status == http.StatusOK })
+	// The log comes through a pipe, and so may come after the answer.
+	until(t, "it says so", func() bool { return strings.Contains(s.stderr.String(), `"ready again"`) })
+	s.get(s.admin + "/readyz")
+	s.signal(syscall.SIGTERM)
+	s.wait()
 	if log := s.stderr.String(); strings.Count(log, `"ready again"`) != 1 {
 		t.Errorf("its log:\n%s", log)
 	}
