@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/cookiejar"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,10 +21,11 @@ const patience = time.Minute
 type Person struct{ Name, Password string }
 
 // Browser is a person's browser, without JavaScript. It keeps cookies, follows
-// redirects within the issuer, and stops where one leads away from it. It is
-// for one goroutine.
+// redirects within the issuer and Apps, and stops where one leads away from
+// them. It is for one goroutine.
 type Browser struct {
 	Issuer string
+	Apps   []string // origins, as https://app.example
 	Person *Person
 	Via    http.RoundTripper
 	jar    http.CookieJar
@@ -49,11 +51,15 @@ func NewBrowser(issuer string, p *Person, via http.RoundTripper) *Browser {
 }
 
 // Open goes to a path below the issuer.
-func (b *Browser) Open(path string) error { return b.fetch(http.MethodGet, b.Issuer+path, nil) }
+func (b *Browser) Open(path string) error { return b.Visit(b.Issuer + path) }
+
+// Visit goes to an address.
+func (b *Browser) Visit(address string) error { return b.fetch(http.MethodGet, address, nil) }
 
 func (b *Browser) fetch(method, address string, form url.Values) error {
 	client := &http.Client{Transport: b.Via, Jar: b.jar, Timeout: patience,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	from := b.URL
 	for range 10 {
 		req, err := http.NewRequest(method, address, strings.NewReader(form.Encode()))
 		if err != nil {
@@ -64,8 +70,14 @@ func (b *Browser) fetch(method, address string, form url.Values) error {
 		req.Header.Set("Sec-Fetch-Site", "none")
 		if method == http.MethodPost {
 			req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-			req.Header.Set("Origin", b.Issuer)
-			req.Header.Set("Sec-Fetch-Site", "same-origin")
+			// Our pages are sent with Referrer-Policy: same-origin, which makes the
+			// origin of what is posted elsewhere null.
+			req.Header.Set("Origin", "null")
+			req.Header.Set("Sec-Fetch-Site", "cross-site")
+			if from != nil && origin(from) == origin(req.URL) {
+				req.Header.Set("Origin", origin(from))
+				req.Header.Set("Sec-Fetch-Site", "same-origin")
+			}
 		}
 		res, err := client.Do(req)
 		if err != nil {
@@ -77,14 +89,14 @@ func (b *Browser) fetch(method, address string, form url.Values) error {
 			return err
 		}
 		b.Page = Page{URL: req.URL, Status: res.StatusCode, Body: string(body)}
-		if res.StatusCode != http.StatusSeeOther {
+		if res.StatusCode != http.StatusSeeOther && res.StatusCode != http.StatusFound {
 			return nil
 		}
 		to, err := req.URL.Parse(res.Header.Get("Location"))
 		if err != nil {
 			return err
 		}
-		if to.Scheme+"://"+to.Host != b.Issuer {
+		if origin(to) != b.Issuer && !slices.Contains(b.Apps, origin(to)) {
 			b.Left = to
 			return nil
 		}
@@ -92,6 +104,8 @@ func (b *Browser) fetch(method, address string, form url.Values) error {
 	}
 	return errors.New("redirects without end")
 }
+
+func origin(u *url.URL) string { return u.Scheme + "://" + u.Host }
 
 // Form returns where the form with this button goes and what pressing it sends,
 // or an error when the page has none.
@@ -174,6 +188,33 @@ func (b *Browser) SignIn() error {
 		return fmt.Errorf("not signed in: %s", b.Page)
 	}
 	return nil
+}
+
+// Consent opens an app's request at an address and does as a willing person
+// does: signs in where that is asked, allows what is asked for, sends on by
+// hand an answer that a page without scripts holds.
+func (b *Browser) Consent(address string) error {
+	if err := b.Visit(address); err != nil {
+		return err
+	}
+	for range 4 {
+		if b.Left != nil {
+			return nil
+		}
+		press := func() error { return b.Press("allow") }
+		switch {
+		case strings.HasPrefix(b.URL.String(), b.Issuer+"/login"):
+			press = b.SignIn
+		case strings.Contains(b.Body, `id="form-post"`):
+			press = func() error { return b.Press("submit") }
+		case !strings.Contains(b.Body, `id="allow"`):
+			return nil
+		}
+		if err := press(); err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("asked without end: %s", b.Page)
 }
 
 // Ask opens an authorization request of the app's. alter holds parameters and
