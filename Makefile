@@ -6,8 +6,8 @@
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
-build: ## bin/signet and the samples bin/orders and bin/storefront, static
-	CGO_ENABLED=0 go build -trimpath -o bin/ -ldflags '-s -w' ./cmd/signet ./cmd/orders ./cmd/storefront
+build: ## bin/signet and the samples bin/orders, bin/storefront and bin/notes, static
+	CGO_ENABLED=0 go build -trimpath -o bin/ -ldflags '-s -w' ./cmd/signet ./cmd/orders ./cmd/storefront ./cmd/notes
 
 generate: ## the Go code of the templates
 	go tool templ generate -path templates -log-level warn

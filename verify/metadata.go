@@ -2,7 +2,10 @@ package verify
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
+	"net/url"
+	"strings"
 )
 
 // Metadata describes a protected resource (RFC 9728 §2).
@@ -42,15 +45,37 @@ func ResourceMetadata(m Metadata) http.Handler {
 
 // MetadataPath is where the metadata of a resource lives on its host: the
 // well-known path put before the resource's own (RFC 9728 §3.1). It panics when
-// resource is not an https URL, or http on loopback.
+// [MetadataURL] fails.
 func MetadataPath(resource string) string {
+	u, err := metadataURL(resource)
+	if err != nil {
+		panic("verify: " + err.Error())
+	}
+	return u.EscapedPath()
+}
+
+// MetadataURL is the whole address, for [WithResourceMetadata]. It fails when
+// resource is not an https URL, or http on loopback, without fragment.
+func MetadataURL(resource string) (string, error) {
+	u, err := metadataURL(resource)
+	if err != nil {
+		return "", err
+	}
+	return u.String(), nil
+}
+
+func metadataURL(resource string) (*url.URL, error) {
 	u, err := secureURL(resource)
-	if err != nil || u.Fragment != "" {
-		panic("verify: a resource is an https URL without fragment: " + resource)
+	if err != nil || strings.Contains(resource, "#") {
+		return nil, fmt.Errorf("a resource is an https URL without fragment: %q", resource)
 	}
-	path := u.EscapedPath()
-	if path == "/" {
-		path = ""
+	at := *u // with its query, if it has one
+	if at.Path == "/" {
+		at.Path = ""
 	}
-	return "/.well-known/oauth-protected-resource" + path
+	at.Path, at.RawPath = "/.well-known/oauth-protected-resource"+at.Path, ""
+	if u.RawPath != "" {
+		at.RawPath = "/.well-known/oauth-protected-resource" + u.RawPath
+	}
+	return &at, nil
 }

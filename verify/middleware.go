@@ -158,7 +158,7 @@ func (v *Verifier) refuse(w http.ResponseWriter, no *refusal) {
 	if no.status == http.StatusServiceUnavailable {
 		h.Set("Retry-After", "5")
 	} else {
-		h.Set("WWW-Authenticate", no.challenge(v.resourceMetadata))
+		h.Set("WWW-Authenticate", no.challenge(v))
 	}
 	if no.code == "" {
 		w.WriteHeader(no.status)
@@ -174,7 +174,7 @@ func (v *Verifier) refuse(w http.ResponseWriter, no *refusal) {
 
 // challenge needs no quoting: every value is a constant sentence, a number, a
 // checked scope or an escaped URL.
-func (no *refusal) challenge(resourceMetadata string) string {
+func (no *refusal) challenge(v *Verifier) string {
 	var params []string
 	add := func(name, value string) {
 		if value != "" {
@@ -184,6 +184,9 @@ func (no *refusal) challenge(resourceMetadata string) string {
 	add("error", no.code)
 	add("error_description", no.description)
 	add(no.param, no.value)
-	add("resource_metadata", resourceMetadata)
+	if no.status == http.StatusUnauthorized && no.param == "" {
+		add("scope", v.firstScope)
+	}
+	add("resource_metadata", v.resourceMetadata)
 	return strings.TrimSuffix("Bearer "+strings.Join(params, ", "), " ")
 }

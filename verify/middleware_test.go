@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -128,6 +129,26 @@ func TestMiddleware(t *testing.T) {
 	})
 }
 
+// RFC 6750 §3: who has no good token learns which scope to ask for, and who needs
+// another one learns that one alone.
+func TestFirstScope(t *testing.T) {
+	key := newKey("k1", "ES256")
+	v := newProvider(key).verifier(t, verify.WithResourceMetadata(metadataURL), verify.WithFirstScope("orders:read", "profile"))
+	const first, where = `scope="orders:read profile"`, `, resource_metadata="` + metadataURL + `"`
+	bearer := func(token string) *http.Request { return request("GET", "/", header("Authorization", "Bearer "+token)) }
+	h := v.Middleware(verify.RequireScope("orders:write")(verify.RequireACR("mfa")(whoami)))
+	answered(t, serve(h, request("GET", "/")), 401, "Bearer "+first+where, "")
+	answered(t, serve(h, bearer(key.token(set("exp", 1)))), 401,
+		`Bearer error="invalid_token", error_description="the access token has expired", `+first+where, "invalid_token")
+	answered(t, serve(h, bearer("")), 400,
+		`Bearer error="invalid_request", error_description="no token after Bearer"`+where, "invalid_request")
+	answered(t, serve(h, bearer(key.token(set("scope", "orders:read")))), 403,
+		`Bearer error="insufficient_scope", error_description="the access token lacks a scope", scope="orders:write"`+where, "insufficient_scope")
+	answered(t, serve(h, bearer(key.token(set("scope", "orders:write")))), 401,
+		`Bearer error="insufficient_user_authentication", error_description="a different or more recent sign-in is required", acr_values="mfa"`+where,
+		"insufficient_user_authentication")
+}
+
 // Whoever asks, however and for whatever: without a token nothing is served.
 func TestNoWayAround(t *testing.T) {
 	key := newKey("k1", "ES256")
@@ -240,17 +261,28 @@ func TestResourceMetadata(t *testing.T) {
 		t.Errorf("POST: %d %v", w.Code, w.Header())
 	}
 	for resource, want := range map[string]string{ // RFC 9728 §3.1
-		"https://orders.example":     "/.well-known/oauth-protected-resource",
-		"https://orders.example/":    "/.well-known/oauth-protected-resource",
-		"https://orders.example/v1":  "/.well-known/oauth-protected-resource/v1",
-		"http://127.0.0.1:8081/v1/a": "/.well-known/oauth-protected-resource/v1/a",
+		"https://orders.example":        "/.well-known/oauth-protected-resource",
+		"https://orders.example/":       "/.well-known/oauth-protected-resource",
+		"https://orders.example/v1":     "/.well-known/oauth-protected-resource/v1",
+		"http://127.0.0.1:8081/v1/a":    "/.well-known/oauth-protected-resource/v1/a",
+		"https://orders.example/a%2Fb/": "/.well-known/oauth-protected-resource/a%2Fb/",
 	} {
 		if got := verify.MetadataPath(resource); got != want {
 			t.Errorf("%s: %s, want %s", resource, got, want)
 		}
+		u, err := url.Parse(resource)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := verify.MetadataURL(resource); err != nil || got != u.Scheme+"://"+u.Host+want {
+			t.Errorf("%s: %s %v", resource, got, err)
+		}
 	}
 	for _, resource := range []string{"", "orders", "http://orders.example", "https://orders.example#a"} {
 		panics(t, "ResourceMetadata of "+resource, func() { verify.ResourceMetadata(verify.Metadata{Resource: resource}) })
+		if _, err := verify.MetadataURL(resource); err == nil {
+			t.Errorf("MetadataURL takes %q", resource)
+		}
 	}
 }
 

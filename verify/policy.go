@@ -113,8 +113,12 @@ func mustBeTokens(what string, list []string) {
 		panic("verify: a policy without any " + what)
 	}
 	for _, s := range list {
-		if s == "" || strings.ContainsFunc(s, func(c rune) bool { return c <= ' ' || c > '~' || c == '"' || c == '\\' }) {
+		if !isToken(s) {
 			panic("verify: not a " + what + ": " + strconv.Quote(s))
 		}
 	}
+}
+
+func isToken(s string) bool {
+	return s != "" && !strings.ContainsFunc(s, func(c rune) bool { return c <= ' ' || c > '~' || c == '"' || c == '\\' })
 }

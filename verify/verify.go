@@ -66,6 +66,7 @@ type Verifier struct {
 	now              func() time.Time
 	log              *slog.Logger
 	resourceMetadata string
+	firstScope       string
 	keys             *keySource
 	feed             *follower    // nil: WithoutRevocation, or lists
 	lists            *statusLists // nil unless WithStatusList
@@ -86,6 +87,7 @@ type options struct {
 	now              func() time.Time
 	log              *slog.Logger
 	resourceMetadata string
+	firstScopes      []string
 	cacheEntries     int
 	revocation       revocationOptions
 	statusList       bool
@@ -123,6 +125,12 @@ func WithLogger(l *slog.Logger) Option { return func(o *options) { o.log = l } }
 // to clients in WWW-Authenticate (RFC 9728 §5.1); see [ResourceMetadata].
 func WithResourceMetadata(url string) Option { return func(o *options) { o.resourceMetadata = url } }
 
+// WithFirstScope is what a client without a good token is told to ask for first:
+// the scope of the challenge (RFC 6750 §3). A client that knows nothing but the
+// resource's address, as those of the Model Context Protocol, then asks for no more
+// than that, and for what [RequireScope] names when it meets it.
+func WithFirstScope(scopes ...string) Option { return func(o *options) { o.firstScopes = scopes } }
+
 // WithCacheEntries sets how many verified tokens are remembered, 4096 by
 // default, of 8 KiB each at the most; 0 remembers none.
 func WithCacheEntries(n int) Option { return func(o *options) { o.cacheEntries = n } }
@@ -157,6 +165,7 @@ func New(ctx context.Context, issuer, audience string, opts ...Option) (*Verifie
 		now:              o.now,
 		log:              o.log,
 		resourceMetadata: o.resourceMetadata,
+		firstScope:       strings.Join(o.firstScopes, " "),
 		keys:             newKeySource(issuer, &o),
 		policy:           o.revocation.policy,
 	}
@@ -201,6 +210,11 @@ func (o *options) validate(issuer, audience string) error {
 			return fmt.Errorf("resource metadata: %w", err)
 		}
 		o.resourceMetadata = u.String() // escaped, so it fits into a quoted string
+	}
+	for _, scope := range o.firstScopes {
+		if !isToken(scope) {
+			return fmt.Errorf("first scope: %q is not a scope", scope)
+		}
 	}
 	if o.skew < 0 || o.skew > maxSkew {
 		return fmt.Errorf("skew is not between 0 and %v", maxSkew)

@@ -554,6 +554,8 @@ func TestNewRefuses(t *testing.T) {
 		{"no algorithm", issuer, audience, []verify.Option{verify.WithAlgorithms()}},
 		{"V29 key set over http", issuer, audience, []verify.Option{verify.WithJWKSURI("http://id.example/jwks")}},
 		{"resource metadata is no URL", issuer, audience, []verify.Option{verify.WithResourceMetadata("x")}},
+		{"first scope with a quote", issuer, audience, []verify.Option{verify.WithFirstScope(`a", realm="b`)}},
+		{"first scope is two", issuer, audience, []verify.Option{verify.WithFirstScope("a b")}},
 	}
 	for _, r := range rows {
 		t.Run(r.name, func(t *testing.T) {

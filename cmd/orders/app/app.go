@@ -19,7 +19,6 @@ import (
 	"log/slog"
 	"mime"
 	"net/http"
-	"net/url"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -50,8 +49,7 @@ type App struct {
 	store    *store
 	verifier *verify.Verifier
 	stop     context.CancelFunc // ends the fetching of keys and revocations
-	metadata *url.URL           // where the API describes itself
-	resource verify.Metadata    // and how
+	resource verify.Metadata    // how the API describes itself
 	log      *slog.Logger
 	now      func() time.Time
 }
@@ -73,8 +71,8 @@ func New(ctx context.Context, config Config) (*App, error) {
 	if a.now == nil {
 		a.now = time.Now
 	}
-	var err error
-	if a.metadata, err = metadataURL(config.Audience); err != nil {
+	metadata, err := verify.MetadataURL(config.Audience)
+	if err != nil {
 		return nil, fmt.Errorf("audience: %w", err)
 	}
 	ctx, a.stop = context.WithCancel(ctx)
@@ -82,7 +80,7 @@ func New(ctx context.Context, config Config) (*App, error) {
 		verify.WithHTTPClient(cmp.Or(config.HTTPClient, &http.Client{})),
 		verify.WithLogger(a.log),
 		verify.WithNow(a.now),
-		verify.WithResourceMetadata(a.metadata.String()))
+		verify.WithResourceMetadata(metadata))
 	if err != nil {
 		a.stop()
 		return nil, err
@@ -110,7 +108,7 @@ func (a *App) Handler() http.Handler {
 
 	r.Get("/livez", live)
 	r.Get("/readyz", a.ready)
-	r.Method(http.MethodGet, a.metadata.EscapedPath(), verify.ResourceMetadata(a.resource))
+	r.Method(http.MethodGet, verify.MetadataPath(a.resource.Resource), verify.ResourceMetadata(a.resource))
 
 	r.Group(func(r chi.Router) {
 		r.Use(a.verifier.Middleware) // from here on every caller has shown a valid token
@@ -129,20 +127,6 @@ func (a *App) Handler() http.Handler {
 		r.With(closed, verify.RequireRole("orders-admin", "orders:report")).Get("/reports/summary", a.summary)
 	})
 	return r
-}
-
-// metadataURL is where clients look for the description of a resource: the
-// well-known path goes before the resource's own (RFC 9728 §3.1).
-func metadataURL(resource string) (*url.URL, error) {
-	u, err := url.Parse(resource)
-	if err != nil || u.Host == "" {
-		return nil, fmt.Errorf("%q is not a URL", resource)
-	}
-	return &url.URL{
-		Scheme: u.Scheme,
-		Host:   u.Host,
-		Path:   "/.well-known/oauth-protected-resource" + strings.TrimSuffix(u.Path, "/"),
-	}, nil
 }
 
 // live answers whenever the process can.
