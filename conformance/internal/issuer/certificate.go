@@ -11,21 +11,14 @@ import (
 	"math/big"
 	"net"
 	"os"
-	"path/filepath"
 	"testing"
 	"time"
 )
 
-// certify writes ca.pem, and cert.pem and key.pem for loopback addresses, and
-// returns what trusts them.
-func certify(t *testing.T, dir string) *tls.Config {
+// certify makes a certificate for loopback addresses, and writes to a file, and
+// returns, the authority to trust.
+func certify(t *testing.T, caFile string) (tls.Certificate, *x509.CertPool) {
 	t.Helper()
-	write := func(name, kind string, der []byte) {
-		t.Helper()
-		if err := os.WriteFile(filepath.Join(dir, name), pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
 	authority := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "Test authority"},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
@@ -46,20 +39,16 @@ func certify(t *testing.T, dir string) *tls.Config {
 	if err != nil {
 		t.Fatal(err)
 	}
-	key, err := x509.MarshalPKCS8PrivateKey(serverKey)
-	if err != nil {
+	if err := os.WriteFile(caFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca}), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	write("ca.pem", "CERTIFICATE", ca)
-	write("cert.pem", "CERTIFICATE", cert)
-	write("key.pem", "PRIVATE KEY", key)
-	roots := x509.NewCertPool()
 	trusted, err := x509.ParseCertificate(ca)
 	if err != nil {
 		t.Fatal(err)
 	}
+	roots := x509.NewCertPool()
 	roots.AddCert(trusted)
-	return &tls.Config{RootCAs: roots}
+	return tls.Certificate{Certificate: [][]byte{cert}, PrivateKey: serverKey}, roots
 }
 
 func newKey(t *testing.T) *ecdsa.PrivateKey {

@@ -4,12 +4,14 @@ import (
 	"bufio"
 	"bytes"
 	"crypto/rand"
+	"crypto/tls"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	mrand "math/rand/v2"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -42,6 +44,7 @@ type Issuer struct {
 	program string
 	dir     string
 	env     []string
+	front   *front
 }
 
 // Start runs the program over a PostgreSQL database that is up to date, or with
@@ -49,12 +52,17 @@ type Issuer struct {
 func Start(t *testing.T, program, database string, flags ...string) *Issuer {
 	t.Helper()
 	i := &Issuer{t: t, program: program, dir: t.TempDir()}
-	address := FreeAddress(t)
-	i.URL = "https://" + address
 	i.CAFile = filepath.Join(i.dir, "ca.pem")
-	roots := certify(t, i.dir)
-	i.Via = &http.Client{Transport: &http.Transport{TLSClientConfig: roots}}
-	t.Cleanup(i.Via.CloseIdleConnections)
+	certificate, roots := certify(t, i.CAFile)
+	var err error
+	if i.front, err = newFront(); err != nil {
+		t.Fatal(err)
+	}
+	// A proxy speaks TLS for the program, as most deployments have it.
+	server := httptest.NewUnstartedServer(i.front.handler())
+	server.TLS = &tls.Config{Certificates: []tls.Certificate{certificate}}
+	i.URL = "https://" + server.Listener.Addr().String()
+	i.Via = &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}}
 	var kek [32]byte
 	_, _ = rand.Read(kek[:]) // never fails
 	i.env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + i.dir, "LC_ALL=C.UTF-8", "SSL_CERT_FILE=" + i.CAFile,
@@ -67,9 +75,8 @@ func Start(t *testing.T, program, database string, flags ...string) *Issuer {
 		t.Fatal(err)
 	}
 	defer log.Close()
-	cmd := exec.Command(program, append([]string{"serve", "--listen", address, "--admin-listen", "127.0.0.1:0", "--drain", "1s",
-		"--tls-cert", filepath.Join(i.dir, "cert.pem"), "--tls-key", filepath.Join(i.dir, "key.pem"),
-		"--outbound-allow", "127.0.0.0/8"}, flags...)...)
+	cmd := exec.Command(program, append([]string{"serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--drain", "1s",
+		"--trusted-proxy", "127.0.0.1/32", "--outbound-allow", "127.0.0.0/8"}, flags...)...)
 	cmd.Dir, cmd.Env, cmd.Stderr = i.dir, i.env, log
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -87,7 +94,7 @@ func Start(t *testing.T, program, database string, flags ...string) *Issuer {
 		}
 		i.judgeLog()
 	})
-	var ready struct{ Issuer string }
+	var ready struct{ Issuer, Listen string }
 	line, err := bufio.NewReader(out).ReadBytes('\n')
 	if err == nil {
 		err = json.Unmarshal(line, &ready)
@@ -95,6 +102,12 @@ func Start(t *testing.T, program, database string, flags ...string) *Issuer {
 	if err != nil || ready.Issuer != i.URL {
 		t.Fatalf("signet serve: %q, %v\n%s", line, err, i.Log())
 	}
+	i.front.upstream = ready.Listen
+	server.StartTLS()
+	t.Cleanup(func() {
+		i.Via.CloseIdleConnections()
+		server.Close()
+	})
 	return i
 }
 
