@@ -48,4 +48,4 @@ demo: ## a provider, a shop and its API to try, gone when it ends
 	go run ./cmd/signet demo
 
 clean: ## what the other targets made
-	rm -rf bin .cache conformance/browser/node_modules conformance/proof/node_modules
+	rm -rf bin .cache conformance/browser/node_modules conformance/proof/node_modules conformance/clients/npm/node_modules

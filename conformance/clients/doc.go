@@ -1,0 +1,8 @@
+// Package clients has client libraries that others wrote, as they are, sign
+// people in at the program: npm's openid-client, oauth4webapi with jose and
+// express-openid-connect, Debian's mod_auth_openidc and Authlib, and when asked
+// for Spring Security and Authlib's newest. Each is given the issuer's URL, and
+// each has to refuse what an issuer may not say.
+//
+// Tests only: docs/relying-parties.md tells which library did what.
+package clients
