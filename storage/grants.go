@@ -21,6 +21,11 @@ type Grant struct {
 	SessionID string // the session it was given in
 	Offline   bool   // survives that session; otherwise it ends with it
 
+	// What a client with pairwise subjects calls the person and the session (OIDC
+	// Core §8.1); "" for any other, which calls them UserID and SessionID.
+	Subject string
+	SID     string
+
 	Scopes        []string
 	Resources     []string
 	AuthTime      time.Time

@@ -45,5 +45,6 @@ type Backlog struct {
 // LogoutTarget is a client in which a person is signed in by one session.
 type LogoutTarget struct {
 	ClientID, SessionID       string
+	Subject, SID              string // as in Grant
 	BackChannel, FrontChannel bool // which logout URIs it has
 }

@@ -185,15 +185,27 @@ type Reader interface {
 	// GrantsOfUser returns the user's grants that are neither revoked nor
 	// ended at now, by id (which is by time).
 	GrantsOfUser(ctx context.Context, userID string, now time.Time) ([]Grant, error)
+	// PairwiseSubjects returns the subjects that the user's grants have for
+	// clients with pairwise ones, each once, in order. Grants count as long as
+	// there are rows of them.
+	PairwiseSubjects(ctx context.Context, userID string) ([]string, error)
+	// PairwiseUser returns whose subject this is as grants have it, or ErrNotFound.
+	PairwiseUser(ctx context.Context, subject string) (userID string, err error)
+	// PairwiseSIDs returns the sids that the session has in grants which end with
+	// it and were not revoked, each once, in order.
+	PairwiseSIDs(ctx context.Context, sessionID string) ([]string, error)
+	// PairwiseSession returns which session's sid this is as grants have it, or ErrNotFound.
+	PairwiseSession(ctx context.Context, sid string) (sessionID string, err error)
 	// Throttle returns the counter, or ErrNotFound when there were no failures.
 	Throttle(ctx context.Context, key string) (Throttle, error)
 	// OneTime returns a single-use value that can still be taken at now, and
 	// leaves it there. ErrNotFound.
 	OneTime(ctx context.Context, kind string, keyHash []byte, now time.Time) (OneTime, error)
 
-	// LogoutTargets returns the clients with a logout URI, not disabled, that have a grant of the user's which includes openid and was not revoked,
-	// each with the sessions those were given in. It does not matter whether the
-	// grant has ended: what a client made of its ID token lives on.
+	// LogoutTargets returns the clients with a logout URI, not disabled, that have a
+	// grant of the user's which includes openid and was not revoked, each with the
+	// sessions those were given in and what it calls them and the user. It does not
+	// matter whether the grant has ended: what a client made of its ID token lives on.
 	LogoutTargets(ctx context.Context, userID string) ([]LogoutTarget, error)
 	// DeliveryDue reports whether ClaimDeliveries would find any.
 	DeliveryDue(ctx context.Context, now time.Time) (bool, error)
@@ -265,6 +277,9 @@ type Tx interface {
 	CreateUser(ctx context.Context, u User) error
 	// SetUserEnabled enables or disables the user. ErrNotFound.
 	SetUserEnabled(ctx context.Context, id string, enabled bool, at time.Time) error
+	// LockUser makes others that call it for the same user, or change the user's
+	// own row, wait until the end of the transaction. ErrNotFound.
+	LockUser(ctx context.Context, id string) error
 	// DeleteUser removes the user with their roles, credentials, sessions and consents. ErrNotFound.
 	DeleteUser(ctx context.Context, id string) error
 	// GrantUserRole gives the user a role; giving it again changes nothing.

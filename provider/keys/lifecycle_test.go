@@ -401,7 +401,7 @@ func TestSymmetricKeysSucceedOneAnother(t *testing.T) {
 		}
 		due := testNow.Add(s.Secret)
 		load(due) // makes the successors
-		for _, purpose := range secretPurposes() {
+		for _, purpose := range []string{PurposeClientSecret, PurposeGrant, PurposeDevice, PurposeFlow} {
 			if got := load(due.Add(s.PublishAhead - time.Minute)).CurrentID(purpose); got != old[purpose] {
 				t.Errorf("%s: the successor is used before every replica has it", purpose)
 			}
@@ -421,6 +421,11 @@ func TestSymmetricKeysSucceedOneAnother(t *testing.T) {
 			}
 			if _, ok := load(end.Add(time.Minute)).MACWith(purpose, old[purpose], nil); ok {
 				t.Errorf("%s: still there", purpose)
+			}
+		}
+		for _, later := range []time.Time{testNow.AddDate(2, 0, 0), testNow.AddDate(5, 0, 0)} {
+			if id, mac := load(later).MAC(PurposePairwise, testClaims); id != old[PurposePairwise] || mac != macs[PurposePairwise] {
+				t.Errorf("%v later people have other subs", later.Sub(testNow))
 			}
 		}
 		if !verifies(PurposeClientSecret, testNow.AddDate(5, 0, 0)) {

@@ -34,11 +34,12 @@ const (
 	PurposeGrant        = "grant"         // MAC: the outer half of codes and refresh tokens
 	PurposeDevice       = "device"        // MAC: cookies of browsers that signed in before
 	PurposeFlow         = "flow"          // AEAD: requests that travel through the browser
+	PurposePairwise     = "pairwise"      // MAC: what clients with pairwise subjects call people; never succeeded
 )
 
 // secretPurposes lists every purpose that has symmetric keys.
 func secretPurposes() []string {
-	return []string{PurposeClientSecret, PurposeGrant, PurposeDevice, PurposeFlow}
+	return []string{PurposeClientSecret, PurposeGrant, PurposeDevice, PurposeFlow, PurposePairwise}
 }
 
 // hintMemory is how long a removed key still tells that an ID token was ours.

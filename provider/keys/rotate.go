@@ -250,6 +250,9 @@ func (d *draft) succeed(s Schedule, purpose string, used []string, now time.Time
 	}
 	successor := storage.SealedSecret{Purpose: purpose, UseFrom: now.Add(-s.Allowance), CreatedAt: now}
 	if newest != nil {
+		if purpose == PurposePairwise { // another key would make everybody a stranger
+			return
+		}
 		if !newest.UseUntil.IsZero() || !ended(newest.UseFrom.Add(s.Secret), now) {
 			return
 		}

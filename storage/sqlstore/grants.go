@@ -12,7 +12,7 @@ import (
 const grantColumns = `id, client_id, user_id, session_id, offline,
 	scopes, resources, auth_time, acr, amr, nonce, claims_request, redirect_uri, code_challenge,
 	code_expires_at, code_used_at, seed, generation, key_version, rotated_at, idle_end, absolute_end,
-	bound_jkt, status_index, created_at, revoked_at, revoke_reason`
+	bound_jkt, status_index, created_at, revoked_at, revoke_reason, subject, sid`
 
 func scanGrant(row Row, g *storage.Grant) error { return row.Scan(grantTargets(g)...) }
 
@@ -22,7 +22,7 @@ func grantTargets(g *storage.Grant) []any {
 		listOf{&g.Scopes}, listOf{&g.Resources}, timeOf{&g.AuthTime}, &g.ACR, listOf{&g.AMR}, &g.Nonce, &g.ClaimsRequest,
 		&g.RedirectURI, &g.CodeChallenge, timeOf{&g.CodeExpiresAt}, timeOf{&g.CodeUsedAt}, bytesOf{&g.Seed}, &g.Generation,
 		&g.KeyVersion, timeOf{&g.RotatedAt}, timeOf{&g.IdleEnd}, timeOf{&g.AbsoluteEnd},
-		&g.BoundJKT, &g.StatusIndex, timeOf{&g.CreatedAt}, timeOf{&g.RevokedAt}, &g.RevokeReason}
+		&g.BoundJKT, &g.StatusIndex, timeOf{&g.CreatedAt}, timeOf{&g.RevokedAt}, &g.RevokeReason, &g.Subject, &g.SID}
 }
 
 // Grant implements storage.Reader.
@@ -41,16 +41,44 @@ func (r *Reader) GrantsOfUser(ctx context.Context, userID string, now time.Time)
 	return grants, wrap(err, "list grants")
 }
 
+// PairwiseSubjects implements storage.Reader.
+func (r *Reader) PairwiseSubjects(ctx context.Context, userID string) ([]string, error) {
+	subs, err := collect(ctx, r.db, scanText, `SELECT DISTINCT subject FROM grants
+		WHERE user_id = $1 AND subject <> '' ORDER BY subject`, userID)
+	return subs, wrap(err, "list pairwise subjects")
+}
+
+// PairwiseUser implements storage.Reader.
+func (r *Reader) PairwiseUser(ctx context.Context, subject string) (string, error) {
+	var id string
+	err := r.db.QueryRow(ctx, `SELECT user_id FROM grants WHERE subject = $1 AND subject <> '' LIMIT 1`, subject).Scan(&id)
+	return id, wrap(err, "read pairwise subject")
+}
+
+// PairwiseSIDs implements storage.Reader.
+func (r *Reader) PairwiseSIDs(ctx context.Context, sessionID string) ([]string, error) {
+	sids, err := collect(ctx, r.db, scanText, `SELECT DISTINCT sid FROM grants
+		WHERE session_id = $1 AND revoked_at = 0 AND offline = 0 AND sid <> '' ORDER BY sid`, sessionID)
+	return sids, wrap(err, "list pairwise sids")
+}
+
+// PairwiseSession implements storage.Reader.
+func (r *Reader) PairwiseSession(ctx context.Context, sid string) (string, error) {
+	var id string
+	err := r.db.QueryRow(ctx, `SELECT session_id FROM grants WHERE sid = $1 AND sid <> '' LIMIT 1`, sid).Scan(&id)
+	return id, wrap(err, "read pairwise sid")
+}
+
 // CreateGrant implements storage.Tx. A grant ends with its code until that is
 // redeemed, so that a code nobody fetched goes like any other grant that ended.
 func (t *Tx) CreateGrant(ctx context.Context, g storage.Grant) error {
 	var never time.Time
-	_, err := t.db.Exec(ctx, `INSERT INTO grants (`+grantColumns+`) VALUES (`+placeholders(1, 27)+`)`,
+	_, err := t.db.Exec(ctx, `INSERT INTO grants (`+grantColumns+`) VALUES (`+placeholders(1, 29)+`)`,
 		g.ID, g.ClientID, g.UserID, g.SessionID, g.Offline,
 		g.Scopes, g.Resources, g.AuthTime, g.ACR, g.AMR, g.Nonce, g.ClaimsRequest,
 		g.RedirectURI, g.CodeChallenge, g.CodeExpiresAt, never, g.Seed, 0,
 		g.KeyVersion, never, g.CodeExpiresAt, g.CodeExpiresAt,
-		g.BoundJKT, g.StatusIndex, g.CreatedAt, never, "")
+		g.BoundJKT, g.StatusIndex, g.CreatedAt, never, "", g.Subject, g.SID)
 	return wrap(err, "insert grant")
 }
 

@@ -19,14 +19,14 @@ func scanDelivery(row Row, d *storage.Delivery) error {
 // LogoutTargets implements storage.Reader.
 func (r *Reader) LogoutTargets(ctx context.Context, userID string) ([]storage.LogoutTarget, error) {
 	list, err := collect(ctx, r.db, func(row Row, t *storage.LogoutTarget) error {
-		return row.Scan(&t.ClientID, &t.SessionID, boolOf{&t.BackChannel}, boolOf{&t.FrontChannel})
-	}, `SELECT DISTINCT grants.client_id, grants.session_id,
+		return row.Scan(&t.ClientID, &t.SessionID, &t.Subject, &t.SID, boolOf{&t.BackChannel}, boolOf{&t.FrontChannel})
+	}, `SELECT DISTINCT grants.client_id, grants.session_id, grants.subject, grants.sid,
 			CASE WHEN clients.backchannel_logout_uri <> '' THEN 1 ELSE 0 END,
 			CASE WHEN clients.frontchannel_logout_uri <> '' THEN 1 ELSE 0 END
 		FROM grants JOIN clients ON clients.id = grants.client_id
 		WHERE grants.user_id = $1 AND grants.revoked_at = 0 AND grants.scopes LIKE '%"openid"%'
 			AND clients.enabled = 1 AND (clients.backchannel_logout_uri <> '' OR clients.frontchannel_logout_uri <> '')
-		ORDER BY grants.client_id, grants.session_id`, userID)
+		ORDER BY grants.client_id, grants.session_id, grants.sid`, userID)
 	return list, wrap(err, "list clients to tell of a logout")
 }
 

@@ -96,6 +96,11 @@ func (t *Tx) SetUserEnabled(ctx context.Context, id string, enabled bool, at tim
 		`UPDATE users SET enabled = $1, updated_at = $2 WHERE id = $3`, enabled, at, id)), "enable or disable user")
 }
 
+// LockUser implements storage.Tx. To write a row as it is keeps other writers out.
+func (t *Tx) LockUser(ctx context.Context, id string) error {
+	return wrap(affected(t.db.Exec(ctx, `UPDATE users SET enabled = enabled WHERE id = $1`, id)), "lock user")
+}
+
 // DeleteUser implements storage.Tx.
 func (t *Tx) DeleteUser(ctx context.Context, id string) error {
 	return wrap(affected(t.db.Exec(ctx, `DELETE FROM users WHERE id = $1`, id)), "delete user")

@@ -3,6 +3,7 @@ package storagetest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -151,7 +152,7 @@ func testGrants(t *testing.T, s storage.Store) {
 	_, err := s.Grant(t.Context(), "g1")
 	wantErr(t, err, storage.ErrNotFound)
 	want, other := testGrant("g1", "u1", "c1"), testGrant("g2", "u1", "c1")
-	want.Offline, want.StatusIndex = true, 7
+	want.Offline, want.StatusIndex, want.Subject, want.SID = true, 7, "_sub", "_sid"
 	made := want
 	made.CodeUsedAt, made.RotatedAt, made.RevokedAt = noon, noon, noon // none of this is a new grant's
 	made.Generation, made.RevokeReason = 9, "born dead"
@@ -197,6 +198,83 @@ func testGrants(t *testing.T, s storage.Store) {
 
 	got, err := s.Grant(t.Context(), "g2")
 	same(t, "the other grant", got, err, other)
+}
+
+// What clients call a person and a session is found from either side.
+func testPairwise(t *testing.T, s storage.Store) {
+	for i, g := range []struct {
+		user, session, subject, sid string
+		offline, revoked            bool
+	}{
+		{"u1", "s1", "_b1", "_y1", false, false},
+		{"u1", "s1", "_b1", "_y1", false, false}, // signed in twice
+		{"u1", "s1", "_B1", "_Y1", false, false},
+		{"u1", "s1", "_a1", "_offline", true, false},
+		{"u1", "s1", "_c1", "_revoked", false, true},
+		{"u1", "s2", "_b1", "_y2", false, false},
+		{"u1", "s1", "", "", false, false}, // of a public client
+		{"u2", "s3", "_b2", "_y3", false, false},
+	} {
+		v := testGrant(fmt.Sprintf("g%d", i), g.user, "c1")
+		v.SessionID, v.Subject, v.SID, v.Offline = g.session, g.subject, g.sid, g.offline
+		createGrant(t, s, v)
+		if g.revoked {
+			_, err := revoke(t, s, v.ID, "test")
+			wantErr(t, err, nil)
+		}
+	}
+	for user, want := range map[string][]string{"u1": {"_B1", "_a1", "_b1", "_c1"}, "u2": {"_b2"}, "u3": nil} {
+		got, err := s.PairwiseSubjects(t.Context(), user)
+		same(t, "subjects of "+user, got, err, want)
+	}
+	for session, want := range map[string][]string{"s1": {"_Y1", "_y1"}, "s2": {"_y2"}, "s4": nil} {
+		got, err := s.PairwiseSIDs(t.Context(), session)
+		same(t, "sids of "+session, got, err, want)
+	}
+	for subject, want := range map[string]string{"_b1": "u1", "_c1": "u1", "_b2": "u2"} {
+		got, err := s.PairwiseUser(t.Context(), subject)
+		same(t, "user of "+subject, got, err, want)
+	}
+	for sid, want := range map[string]string{"_y1": "s1", "_y2": "s2", "_offline": "s1"} {
+		got, err := s.PairwiseSession(t.Context(), sid)
+		same(t, "session of "+sid, got, err, want)
+	}
+	for _, unknown := range []string{"", "u1", "s1", "_none"} {
+		_, err := s.PairwiseUser(t.Context(), unknown)
+		wantErr(t, err, storage.ErrNotFound)
+		_, err = s.PairwiseSession(t.Context(), unknown)
+		wantErr(t, err, storage.ErrNotFound)
+	}
+}
+
+// Who holds a user's lock is alone with it, also against changes of the row.
+func raceLockUser(t *testing.T, s storage.Store) {
+	user := testUser("u1", "u1")
+	createUser(t, s, user)
+	refused(t, s, storage.ErrNotFound, func(ctx context.Context, tx storage.Tx) error { return tx.LockUser(ctx, "u2") })
+	count := func(ctx context.Context, tx storage.Tx) error {
+		var n int
+		text, err := tx.Setting(ctx, "count")
+		if err == nil {
+			n, err = strconv.Atoi(text)
+		} else if errors.Is(err, storage.ErrNotFound) {
+			err = nil
+		}
+		return errors.Join(err, tx.SetSetting(ctx, "count", strconv.Itoa(n+1)))
+	}
+	noErrors(t, race(func(i int) error {
+		return s.Update(t.Context(), func(ctx context.Context, tx storage.Tx) error {
+			lock := tx.LockUser(ctx, "u1")
+			if i%2 == 0 {
+				lock = tx.SetUserEnabled(ctx, "u1", true, user.UpdatedAt)
+			}
+			return errors.Join(lock, count(ctx, tx))
+		})
+	}))
+	got, err := s.Setting(t.Context(), "count")
+	same(t, "count", got, err, strconv.Itoa(racers))
+	left, err := s.User(t.Context(), "u1")
+	same(t, "the user", left, err, user)
 }
 
 func testRedeemCode(t *testing.T, s storage.Store) {

@@ -121,6 +121,7 @@ func testLogoutTargets(t *testing.T, s storage.Store) {
 		{"both", "s1", "u1", []string{"openid"}, false},
 		{"both", "s1", "u1", []string{"openid", "orders:read"}, false},
 		{"both", "s2", "u1", []string{"orders:read", "openid"}, true},
+		{"both", "pairwise", "u1", []string{"openid"}, false},
 		{"back", "s2", "u1", []string{"openid"}, false},
 		{"front", "s1", "u1", []string{"openid"}, false},
 		{"back", "s1", "u1", []string{"orders:read", "openid2"}, false},
@@ -131,6 +132,9 @@ func testLogoutTargets(t *testing.T, s storage.Store) {
 	} {
 		v := testGrant(fmt.Sprintf("g%d", i), g.user, g.client)
 		v.SessionID, v.Scopes, v.Offline = g.session, g.scopes, g.offline
+		if g.session == "pairwise" {
+			v.Subject, v.SID = "_sub", "_sid"
+		}
 		createGrant(t, s, v)
 		if g.session == "revoked" {
 			if _, err := revoke(t, s, v.ID, "test"); err != nil {
@@ -141,6 +145,7 @@ func testLogoutTargets(t *testing.T, s storage.Store) {
 	list, err := s.LogoutTargets(t.Context(), "u1")
 	same(t, "targets", list, err, []storage.LogoutTarget{
 		{ClientID: "back", SessionID: "s2", BackChannel: true},
+		{ClientID: "both", SessionID: "pairwise", Subject: "_sub", SID: "_sid", BackChannel: true, FrontChannel: true},
 		{ClientID: "both", SessionID: "s1", BackChannel: true, FrontChannel: true},
 		{ClientID: "both", SessionID: "s2", BackChannel: true, FrontChannel: true},
 		{ClientID: "front", SessionID: "s1", FrontChannel: true},

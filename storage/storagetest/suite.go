@@ -80,6 +80,7 @@ func Run(t *testing.T, open func(t *testing.T) storage.Store) {
 		{"password hashes are replaced only as they were read", testUpdatePasswordHash},
 		{"consents", testConsents},
 		{"grants", testGrants},
+		{"what clients call people and sessions", testPairwise},
 		{"codes are redeemed while", testRedeemCode},
 		{"grants rotate while", testRotateGrant},
 		{"grants of a user", testGrantsOfUser},
@@ -93,6 +94,7 @@ func Run(t *testing.T, open func(t *testing.T) storage.Store) {
 		{"clients to tell of a logout", testLogoutTargets},
 
 		{"race: single use", raceUseOnce},
+		{"race: locking a user", raceLockUser},
 		{"race: same client", raceCreateClient},
 		{"race: same user", raceCreateUser},
 		{"race: codes", raceRedeemCode},
