@@ -134,6 +134,40 @@ func (s *snapshot) decide(issuer string, w wish, allowed, held []string, firstPa
 	return a, nil
 }
 
+// asRegistered puts the resources of a wish as they are registered, where the
+// request spells one in another way: scheme and host in capitals, or with or
+// without the slash that an empty path stands for (RFC 3986 §6.2.2.1, §6.2.3).
+// Libraries that parse URLs write them so. Everything else about a resource is
+// compared exactly, and an unknown one stays as it is.
+func (s *snapshot) asRegistered(issuer string, w wish) wish {
+	if len(w.resources) == 0 {
+		return w
+	}
+	known := func(uri string) bool { return uri == issuer || s.resources[uri] != nil }
+	same := slices.Clone(w.resources)
+	for i, r := range same {
+		u, err := url.Parse(r)
+		if known(r) || err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
+			continue
+		}
+		u.Host = strings.ToLower(u.Host) // and Parse has done so to the scheme
+		forms := []string{u.String()}
+		switch u.Path {
+		case "":
+			u.Path = "/"
+			forms = append(forms, u.String())
+		case "/":
+			u.Path = ""
+			forms = append(forms, u.String())
+		}
+		if j := slices.IndexFunc(forms, known); j >= 0 {
+			same[i] = forms[j]
+		}
+	}
+	w.resources = distinct(same)
+	return w
+}
+
 // audience applies the rule for whom the token is.
 func (s *snapshot) audience(issuer string, w wish, allowed []string) ([]string, error) {
 	for _, r := range w.resources {

@@ -178,3 +178,50 @@ func TestReadWish(t *testing.T) {
 		})
 	}
 }
+
+// One resource, spelt as RFC 3986 says that it may be; and nothing that is
+// another one.
+func TestAsRegistered(t *testing.T) {
+	s := testSnapshot()
+	for _, uri := range []string{"https://mcp.example/mcp", "https://slash.example/", "urn:stock"} {
+		s.resources[uri] = &storage.Resource{URI: uri}
+	}
+	for asked, want := range map[string]string{
+		"https://orders.example":  "https://orders.example",
+		"https://orders.example/": "https://orders.example",
+		"HTTPS://Orders.Example/": "https://orders.example",
+		"https://slash.example":   "https://slash.example/",
+		"https://MCP.example/mcp": "https://mcp.example/mcp",
+		testIssuer + "/":          testIssuer,
+
+		"https://mcp.example/mcp/":       "",
+		"https://mcp.example/MCP":        "",
+		"https://mcp.example":            "",
+		"https://orders.example//":       "",
+		"https://orders.example/?":       "",
+		"https://orders.example/orders":  "",
+		"https://orders.example:443":     "",
+		"http://orders.example/":         "",
+		"https://x@orders.example/":      "",
+		"https://orders.example.evil/":   "",
+		"https://orders%2Eexample/":      "",
+		"urn:Stock":                      "",
+		"https:orders.example":           "",
+		"https://evil.example/mcp":       "",
+		"https://orders.example/%2e%2e/": "",
+	} {
+		if want == "" {
+			want = asked
+		}
+		if got := s.asRegistered(testIssuer, wish{resources: []string{asked}}); !slices.Equal(got.resources, []string{want}) {
+			t.Errorf("%s is taken for %v, want %s", asked, got.resources, want)
+		}
+	}
+	twice := wish{resources: []string{"https://orders.example/", "https://stock.example", "https://orders.example"}}
+	if got := s.asRegistered(testIssuer, twice).resources; !slices.Equal(got, []string{"https://orders.example", "https://stock.example"}) {
+		t.Errorf("twice the same: %v", got)
+	}
+	if twice.resources[0] != "https://orders.example/" {
+		t.Error("the request's own list was changed")
+	}
+}

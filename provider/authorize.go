@@ -372,6 +372,7 @@ func (p *Provider) judgeParameters(a *Authorization) error {
 	if q.wish, err = p.readAuthorizeWish(form, c); err != nil {
 		return err
 	}
+	q.wish = q.view.asRegistered(p.issuer.String(), q.wish)
 	// Roles are the person's, who is not known yet: whether anything is left
 	// without them is judged again in plan.
 	if _, err := q.view.decide(p.issuer.String(), q.wish, c.Scopes, q.view.roleNames(), c.FirstParty); err != nil {

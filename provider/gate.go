@@ -27,7 +27,7 @@ func (p *Provider) gate(v view, a ask) (award, error) {
 	if !slices.Contains(c.GrantTypes, a.grantType) {
 		return award{}, unauthorizedClient(fmt.Sprintf("This client is not registered for the grant type '%s'.", clip(a.grantType)))
 	}
-	allowed, held, wish := c.Scopes, c.Roles, a.wish
+	allowed, held, wish := c.Scopes, c.Roles, v.asRegistered(p.issuer.String(), a.wish)
 	if a.person != nil {
 		if err := a.person.check(v.snapshot, p.issuer.String(), c, p.now()); err != nil {
 			return award{}, invalidGrant("The grant is no longer good; the person has to sign in again.", err)

@@ -365,16 +365,40 @@ func (p *Provider) replace(ctx context.Context, w http.ResponseWriter, r *http.R
 type offering struct {
 	grants, scopes []string
 	alone          []string // scopes for who acts without a person, whom nobody consents to
-	withoutPKCE    bool     // for who is confidential
+	owners         map[string]*storage.Resource
+	withoutPKCE    bool // for who is confidential
 }
 
 func (p *Provider) offer(t initialToken) offering {
+	var owners map[string]*storage.Resource
+	if s := p.registry.current.Load(); s != nil {
+		owners = s.owners
+	}
 	return offering{
+		owners:      owners,
 		grants:      distinct(append([]string{grantCode, grantRefresh}, t.Grants...)),
 		scopes:      distinct(slices.Concat(oidcScopes, p.registration.Scopes, t.Scopes)),
 		alone:       t.Scopes,
 		withoutPKCE: p.registration.WithoutPKCE,
 	}
+}
+
+// stepUp lists what an API may later ask a client for (RFC 6750 §3.1,
+// insufficient_scope) that registers for some of the API's scopes: the others on
+// offer. Clients of the Model Context Protocol register for what the first answer
+// names and keep that registration; and they ask for refresh tokens by scope when
+// the metadata knows it. Each scope is a person's to grant all the same.
+func (o offering) stepUp(scopes []string, refreshes bool) (more []string) {
+	for _, s := range o.scopes {
+		owner := o.owners[s]
+		if owner != nil && slices.ContainsFunc(scopes, func(asked string) bool { return o.owners[asked] == owner }) {
+			more = append(more, s)
+		}
+	}
+	if len(more) > 0 && refreshes {
+		more = append(more, scopeOffline)
+	}
+	return more
 }
 
 // registrationBearer returns the token in the Authorization header, or "".

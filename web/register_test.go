@@ -418,6 +418,65 @@ func TestRegisteredIsAStranger(t *testing.T) {
 	})
 }
 
+// An API may ask a client for more than it registered for (RFC 6750 §3.1), within
+// what is on offer, and spells itself in its own way.
+func TestRegistrationAllowsForMoreScopes(t *testing.T) {
+	onBoth(t, open("orders:read", "orders:write", "stock:read"), func(t *testing.T, s *site) {
+		stock := s.admin.DefaultResource()
+		stock.URI, stock.Name, stock.Scopes = "https://stock.example", "Stock", []storage.Scope{{Name: "stock:read"}, {Name: "stock:write"}}
+		if _, err := s.admin.CreateResource(t.Context(), stock); err != nil {
+			t.Fatal(err)
+		}
+		s.people()
+		s.settle()
+		code := []string{"authorization_code"}
+		for name, test := range map[string]struct {
+			metadata map[string]any
+			scope    string
+		}{
+			"of the same API":           {spa("scope", "orders:read", "grant_types", code), "orders:read orders:write"},
+			"and to be refreshed":       {spa("scope", "orders:write"), "orders:write orders:read offline_access"},
+			"but not what is withheld":  {spa("scope", "stock:read", "grant_types", code), "stock:read"},
+			"and nothing for a sign-in": {spa("scope", "openid email"), "openid email"},
+		} {
+			if a := s.registers(test.metadata); a.member("scope") != test.scope {
+				t.Errorf("%s: %q", name, a.member("scope"))
+			}
+		}
+
+		made := s.registers(spa("scope", "orders:read"))
+		id := made.member("client_id")
+		b := s.browser()
+		b.open(authorize("client_id", id, "scope", "orders:read")).isPage(200, "/login")
+		b.signIn(ada, password)
+		get := func(scope string) answer {
+			b.open(authorize("client_id", id, "scope", scope, "resource", ordersURI+"/")).isPage(200, "/consent")
+			return s.form("/token", "", "", url.Values{"grant_type": {"authorization_code"}, "client_id": {id}, "redirect_uri": {callback},
+				"code": {b.press("allow").answered(callback).Get("code")}, "code_verifier": {verifier}, "resource": {ordersURI + "/"}})
+		}
+		for _, scope := range []string{"orders:read", "orders:read orders:write"} {
+			a := get(scope)
+			if _, claims := decode(t, a.member("access_token")); a.status != 200 || claims["scope"] != scope || claims["aud"] != ordersURI {
+				t.Errorf("%s: %d %s", scope, a.status, a.body)
+			}
+			again := s.form("/token", "", "", url.Values{"grant_type": {"refresh_token"}, "client_id": {id},
+				"refresh_token": {a.member("refresh_token")}, "resource": {ordersURI + "/"}})
+			if _, claims := decode(t, again.member("access_token")); again.status != 200 || claims["aud"] != ordersURI {
+				t.Errorf("%s, refreshed: %d %s", scope, again.status, again.body)
+			}
+		}
+
+		machines, _, err := s.admin.CreateInitialAccessToken(t.Context(), 3, time.Hour, []string{"client_credentials"}, []string{"orders:write", "orders:read"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		machine := map[string]any{"client_name": "Machine", "grant_types": []string{"client_credentials"}, "scope": "orders:read"}
+		if a := s.registration(http.MethodPost, "/register", machines, machine); a.member("scope") != "orders:read" {
+			t.Errorf("who acts without a person may ask for %q: %s", a.member("scope"), a.body)
+		}
+	})
+}
+
 func manyURIs(n int) (uris []string) {
 	for i := range n {
 		uris = append(uris, callback+"?"+strings.Repeat("a", i+1))

@@ -220,6 +220,7 @@ func TestAudienceScopeRole(t *testing.T) {
 			{name: "only a scope without its role", id: "shop", secret: secret, form: url.Values{"scope": {"orders:report"}}, code: "invalid_scope"},
 			{name: "G4 scopes of two resources", id: "wide", secret: wide, form: url.Values{"scope": {"orders:read stock:read"}}, code: "invalid_scope"},
 			{name: "G4 one of two resources named", id: "wide", secret: wide, form: url.Values{"scope": {"orders:read stock:read"}, "resource": {"https://stock.example"}}, scope: "stock:read", aud: "https://stock.example"},
+			{name: "A24 the resource with the slash of an empty path", id: "shop", secret: secret, form: url.Values{"scope": {"orders:read"}, "resource": {ordersURI + "/"}}, scope: "orders:read", aud: ordersURI},
 			{name: "A24 an unknown resource", id: "shop", secret: secret, form: url.Values{"resource": {"https://nobody.example"}}, code: "invalid_target"},
 			{name: "A24 a relative resource", id: "shop", secret: secret, form: url.Values{"resource": {"/orders"}}, code: "invalid_target"},
 			{name: "A24 a resource with a fragment", id: "shop", secret: secret, form: url.Values{"resource": {ordersURI + "#x"}}, code: "invalid_target"},
