@@ -69,7 +69,7 @@ func onBoth(t *testing.T, test func(t *testing.T, i *issuer.Issuer)) {
 	})
 }
 
-// apps registers the clients that the scripts in JavaScript are, and returns
+// apps registers the clients that the scripts are, and returns
 // what a script needs to know about them.
 func apps(t *testing.T, i *issuer.Issuer) map[string]any {
 	t.Helper()
@@ -82,6 +82,7 @@ func apps(t *testing.T, i *issuer.Issuer) map[string]any {
 		"pushed": i.Client("pushed", callback, "--auth-method", "client_secret_post", "--require-pushed"),
 	}
 	i.Client("public", callback, "--auth-method", "none")
+	i.Client("asserting", callback, "--auth-method", "private_key_jwt", "--jwks-file", jwks)
 	i.Client("keyed", callback, "--auth-method", "private_key_jwt", "--jwks-file", jwks, "--grant", "client_credentials", "--scope", "orders:read",
 		"--require-request-object", "--request-object-alg", "ES256", "--userinfo-alg", "ES256", "--id-token-alg", "ES256")
 	return map[string]any{

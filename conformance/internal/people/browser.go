@@ -66,6 +66,7 @@ func (b *Browser) fetch(method, address string, form url.Values) error {
 			return err
 		}
 		req.Header.Set("User-Agent", "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0")
+		req.Header.Set("Accept", "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8")
 		req.Header.Set("Accept-Language", "en")
 		req.Header.Set("Sec-Fetch-Site", "none")
 		if method == http.MethodPost {
