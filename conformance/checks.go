@@ -16,6 +16,7 @@ func checks() []Check {
 		rfc8707Checks(),
 		rfc9068Checks(),
 		rfc7662Checks(),
+		rfc9701Checks(),
 		rfc7009Checks(),
 		rfc9207Checks(),
 		rfc9700Checks(),
@@ -25,5 +26,14 @@ func checks() []Check {
 		oidcCoreChecks(),
 		formPostChecks(),
 		logoutChecks(),
+		backChannelChecks(),
+		frontChannelChecks(),
+		rfc9126Checks(),
+		rfc9101Checks(),
+		rfc7591Checks(),
+		rfc7592Checks(),
+		oidcRegistrationChecks(),
+		rfc9728Checks(),
+		rfc9470Checks(),
 	)
 }

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -11,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -30,6 +33,11 @@ type subject struct {
 	web, secondWeb  App
 	native          App
 	postLogout      string
+
+	initialToken, keyRedirect         string
+	protected, protectedScope, stepUp string
+	frontChannel                      string
+	channel                           *channel // the way to the second web app; nil where it is told nothing
 }
 
 // signetPages are the names in templates/IDS.md.
@@ -37,19 +45,32 @@ func signetPages() Pages {
 	return Pages{Username: "username", Password: "password", Allow: "allow", Deny: "deny", Account: "continue", Logout: "submit"}
 }
 
-// env is what the checks use, connected to an address if one is given.
-func (s subject) env(t *testing.T, connectTo string) *Env {
+// env is what the checks use, with a proxy in between if one is given.
+func (s subject) env(t *testing.T, proxy *breakage.Proxy) *Env {
 	t.Helper()
-	u, err := url.Parse(s.issuer)
-	if err != nil {
-		t.Fatal(err)
+	connectTo := map[string]string{}
+	if proxy != nil {
+		srv := httptest.NewServer(proxy)
+		t.Cleanup(srv.Close)
+		for _, of := range []string{s.issuer, s.protected} {
+			u, err := url.Parse(of)
+			if err != nil {
+				t.Fatal(err)
+			}
+			connectTo[hostPort(u)] = srv.Listener.Addr().String()
+		}
 	}
 	e := &Env{
 		Issuer: s.issuer, Client: s.client, Second: s.second, PublicClientID: s.public, KeyClient: s.keyClient,
-		Resource: s.resource, Scope: s.scope, HTTP: newHTTPClient(u, connectTo), Now: time.Now,
+		Resource: s.resource, Scope: s.scope, HTTP: newHTTPClient(connectTo), Now: time.Now,
 		Person: s.person, Web: s.web, SecondWeb: s.secondWeb, Native: s.native, PostLogoutURI: s.postLogout, Pages: signetPages(),
+		Register: s.initialToken != "", InitialToken: s.initialToken, KeyRedirectURI: s.keyRedirect,
+		Protected: s.protected, ProtectedScope: s.protectedScope, StepUp: s.stepUp, FrontChannelURI: s.frontChannel,
 	}
 	t.Cleanup(e.HTTP.CloseIdleConnections)
+	if s.channel != nil {
+		e.told = s.channel.receiver(t, proxy)
+	}
 	if err := e.readMetadata(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -71,19 +92,88 @@ func startSubject(t *testing.T) subject {
 	}
 }
 
-// judge runs checks, connected to an address if one is given.
-func (s subject) judge(t *testing.T, connectTo string, checks []Check) []Result {
+// A channel is the back channel of an app which several tests wait at: each gets
+// what comes, and passes over what is about sessions of the others.
+type channel struct {
+	uri string
+	mu  sync.Mutex
+	to  map[string]bool
+}
+
+// openChannel listens for what an issuer tells an app.
+func openChannel(t *testing.T) *channel {
+	t.Helper()
+	c := &channel{to: map[string]bool{}}
+	srv := httptest.NewServer(c)
+	t.Cleanup(srv.Close)
+	c.uri = srv.URL + "/signed-out"
+	return c
+}
+
+// receiver is another end of the channel, behind a proxy if one is given.
+func (c *channel) receiver(t *testing.T, proxy *breakage.Proxy) *receiver {
+	t.Helper()
+	told, at, err := listen("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(told.close)
+	to := "http://" + at.String() + "/"
+	if proxy != nil {
+		u, err := url.Parse(to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		srv := httptest.NewServer(proxy.Relay(u))
+		t.Cleanup(srv.Close)
+		to = srv.URL
+	}
+	c.join(t, to)
+	return told
+}
+
+// join has what comes passed on to an address for as long as the test runs.
+func (c *channel) join(t *testing.T, to string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.to[to] = true
+	t.Cleanup(func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		delete(c.to, to)
+	})
+}
+
+func (c *channel) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		w.WriteHeader(http.StatusBadRequest)
+		return
+	}
+	c.mu.Lock()
+	ends := slices.Collect(maps.Keys(c.to))
+	c.mu.Unlock()
+	for _, to := range ends {
+		// An end that has gone hears nothing, and needs to hear nothing.
+		if resp, err := http.Post(to, r.Header.Get("Content-Type"), bytes.NewReader(body)); err == nil {
+			resp.Body.Close()
+		}
+	}
+}
+
+// judge runs checks, with a proxy in between if one is given.
+func (s subject) judge(t *testing.T, proxy *breakage.Proxy, checks []Check) []Result {
 	t.Helper()
 	var results []Result
-	if err := judgeAll(t.Context(), s.env(t, connectTo), checks, func(r Result) { results = append(results, r) }); err != nil {
+	if err := judgeAll(t.Context(), s.env(t, proxy), checks, func(r Result) { results = append(results, r) }); err != nil {
 		t.Fatal(err)
 	}
 	return results
 }
 
 func TestHonestIssuerPassesEveryCheck(t *testing.T) {
-	for _, r := range startSubject(t).judge(t, "", checks()) {
-		if r.Outcome != Passed && !r.needsPerson() {
+	for _, r := range startSubject(t).judge(t, nil, checks()) {
+		if r.Outcome != Passed && companion(r.Check) == "" {
 			t.Errorf("%s %s: %s", r.Outcome, r.Check, r.Reason)
 		}
 	}
@@ -92,7 +182,7 @@ func TestHonestIssuerPassesEveryCheck(t *testing.T) {
 // Each breakage makes its check fail, and none of those beside it.
 func TestEveryCheckCanFail(t *testing.T) {
 	signet := startSignet(t, buildSignet(t), "", anyAddress)
-	for _, r := range signet.judge(t, "", checks()) {
+	for _, r := range signet.judge(t, nil, checks()) {
 		if r.Outcome != Passed {
 			t.Fatalf("%s %s: %s", r.Outcome, r.Check, r.Reason)
 		}
@@ -111,9 +201,7 @@ func TestEveryCheckCanFail(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			srv := httptest.NewServer(proxy)
-			defer srv.Close()
-			for _, r := range signet.judge(t, srv.Listener.Addr().String(), besides(c)) {
+			for _, r := range signet.judge(t, proxy, besides(c)) {
 				want := Passed
 				if r.ID == c.ID {
 					want = Failed
@@ -127,16 +215,31 @@ func TestEveryCheckCanFail(t *testing.T) {
 	}
 }
 
-// besides are the checks judged together with one that must fail: for one
-// without a person, all others such; for one with a person, that the code flow
-// as a whole still works, so that it fails for what it is about.
+// besides are the checks judged together with one that must fail: all of those
+// which only ask endpoints, or for another one its companion.
 func besides(c Check) []Check {
 	return slices.DeleteFunc(checks(), func(o Check) bool {
-		if o.ID == c.ID {
-			return false
-		}
-		return o.needsPerson() != c.needsPerson() || o.needsPerson() && o.ID != "oidc-code-flow"
+		return o.ID != c.ID && o.ID != companion(c) && (companion(c) != "" || companion(o) != "")
 	})
+}
+
+// companion is a check that shows that all is well otherwise, so that the one
+// beside it fails for what it is about.
+func companion(c Check) string {
+	needs := func(what string) bool {
+		return slices.ContainsFunc(c.Needs, func(n Need) bool { return n.what == what })
+	}
+	switch {
+	case c.needsPerson() && c.ID != "oidc-code-flow":
+		return "oidc-code-flow"
+	case needs(protectedNeeded) && c.ID != "resource-no-token":
+		return "resource-no-token"
+	case needs(registrationNeeded):
+		return "rfc7591-post-only"
+	case c.Spec == "RFC 9701", c.Spec == "RFC 9126", c.needsPerson(), needs(protectedNeeded):
+		return "oidc-discovery-issuer"
+	}
+	return ""
 }
 
 func TestCheckAndBreakageIdentifiersAgree(t *testing.T) {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/ecdsa"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -27,12 +28,26 @@ type Env struct {
 	Native         App        // a public one, on the person's device
 	PostLogoutURI  string     // registered by Web
 	Pages          Pages
-	HTTP           *http.Client
-	Now            func() time.Time
+
+	Register        bool   // clients may be registered
+	InitialToken    string // with which; empty where anybody may
+	KeyRedirectURI  string // of KeyClient, where people sign in to it too
+	Protected       string // identifier and address of a protected resource
+	ProtectedScope  string // which it wants
+	StepUp          string // address at which it wants the person to have signed in
+	FrontChannelURI string // registered by SecondWeb
+
+	HTTP *http.Client
+	Now  func() time.Time
 
 	openid, oauth document
 	live          *browser // where the person is signed in
 	refused       error    // why they could not sign in
+
+	registrationKey *ecdsa.PrivateKey // of clients that register with keys
+	told            *receiver         // the back channel of SecondWeb, nil without one
+	over            *ending           // a session of SecondWeb's that has ended
+	notOver, untold error             // why it has not, or nothing was told of it
 }
 
 // Credentials are a client's identifier and secret.

@@ -22,18 +22,18 @@ import (
 const maxAnswer = 1 << 20
 
 // newHTTPClient makes the client the checks call the issuer with. It follows no
-// redirect and uses no proxy from the environment. With connectTo, connections
-// meant for the issuer's host go to that address instead, so that a proxy can
+// redirect and uses no proxy from the environment. Connections meant for a host
+// and port in connectTo go to the address there instead, so that a proxy can
 // stand in the way without changing the issuer's name.
-func newHTTPClient(issuer *url.URL, connectTo string) *http.Client {
+func newHTTPClient(connectTo map[string]string) *http.Client {
 	dialer := &net.Dialer{Timeout: 5 * time.Second}
 	return &http.Client{
 		Timeout:       15 * time.Second,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		Transport: &http.Transport{
 			DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
-				if connectTo != "" && addr == hostPort(issuer) {
-					addr = connectTo
+				if to := connectTo[addr]; to != "" {
+					addr = to
 				}
 				return dialer.DialContext(ctx, network, addr)
 			},

@@ -54,6 +54,15 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	if o.json {
 		report = printJSON(stdout)
 	}
+	if o.listen != "" {
+		told, _, err := listen(o.listen)
+		if err != nil {
+			fmt.Fprintln(stderr, "conformance:", err)
+			return exitFailed
+		}
+		defer told.close()
+		o.env.told = told
+	}
 	if err := o.env.readMetadata(ctx); err != nil {
 		fmt.Fprintln(stderr, "conformance:", err)
 		return exitFailed
@@ -87,10 +96,14 @@ type options struct {
 	env        *Env
 	checks     []Check
 	list, json bool
+	listen     string // where the back channel comes in, if it does
 }
 
 // passwordVariable names the environment variable with the person's password.
 const passwordVariable = "SIGNET_CONFORMANCE_PASSWORD"
+
+// initialTokenVariable names the one with the initial access token.
+const initialTokenVariable = "SIGNET_CONFORMANCE_INITIAL_ACCESS_TOKEN"
 
 const usage = `Judge a running issuer against the specifications, from the outside.
 
@@ -107,7 +120,12 @@ A check that lacks a credential or an endpoint is skipped. Secrets come from a f
 standard input (a line each, in the order of the clients below) or from
 SIGNET_CONFORMANCE_CLIENT_SECRET and the like with SECOND_, WEB_ or SECOND_WEB_ before CLIENT.
 The password comes from SIGNET_CONFORMANCE_PASSWORD. The web clients need the scopes openid,
-profile, email and offline_access, and refresh tokens; with --resource, its --scope too.
+profile, email and offline_access, and refresh tokens; with --resource, its --scope too, and with
+--protected-resource its --protected-scope, which --client-id needs as well.
+
+With --register the checker registers clients, and removes them, with the initial access token in
+SIGNET_CONFORMANCE_INITIAL_ACCESS_TOKEN if registering needs one. With --backchannel-logout-uri it
+listens there for what the issuer tells --second-web-client-id of the end of a session.
 
 Flags:
 `
@@ -117,7 +135,8 @@ func parse(args []string, stdin io.Reader, stderr io.Writer, getenv func(string)
 	var (
 		o                           options
 		first, second, web, other   clientsecret.Source
-		connectTo, only             string
+		connectTo, resourceAt, only string
+		backChannel                 string
 		privateKeyID, privateKeyPEM string
 	)
 	e := &Env{Now: time.Now}
@@ -131,6 +150,7 @@ func parse(args []string, stdin io.Reader, stderr io.Writer, getenv func(string)
 	f.StringVar(&e.PublicClientID, "public-client-id", "", "public client")
 	f.StringVar(&privateKeyID, "private-key-client-id", "", "client that authenticates with private_key_jwt")
 	f.StringVar(&privateKeyPEM, "private-key-file", "", "its private key, a JWK or PKCS #8 in PEM, in a `file`")
+	f.StringVar(&e.KeyRedirectURI, "private-key-redirect-uri", "", "its redirect `URI`, where people sign in to it too; it sends signed request objects")
 	f.StringVar(&e.Resource, "resource", "", "resource `URI` that --client-id may ask for")
 	f.StringVar(&e.Scope, "scope", "", "scope of that resource")
 	f.StringVar(&e.Person.Username, "username", "", "who can sign in, as it is typed; the password is in "+passwordVariable)
@@ -142,6 +162,13 @@ func parse(args []string, stdin io.Reader, stderr io.Writer, getenv func(string)
 	other.Flags(f, "second-web-")
 	f.StringVar(&e.Native.ID, "native-client-id", "", "public client on the person's device")
 	f.StringVar(&e.Native.RedirectURI, "native-redirect-uri", "http://127.0.0.1/callback", "its loopback redirect `URI`, as registered")
+	f.StringVar(&backChannel, "backchannel-logout-uri", "", "`URI` with which --second-web-client-id is registered for Back-Channel Logout; the checker listens there")
+	f.StringVar(&o.listen, "backchannel-listen", "", "`HOST:PORT` to listen at instead, for a URI that somebody else passes on from")
+	f.StringVar(&e.FrontChannelURI, "frontchannel-logout-uri", "", "`URI` with which it is registered for Front-Channel Logout, iss and sid required; nothing has to answer there")
+	f.BoolVar(&e.Register, "register", false, "register clients; the initial access token is in "+initialTokenVariable+" if one is needed")
+	f.StringVar(&e.Protected, "protected-resource", "", "`URI` of an API that takes the issuer's tokens: its identifier, and where GET is answered to who has the scope")
+	f.StringVar(&e.ProtectedScope, "protected-scope", "", "that scope")
+	f.StringVar(&e.StepUp, "step-up", "", "`URI` of the API that wants a person to have signed in, in a way it says (RFC 9470)")
 	f.StringVar(&e.Pages.Username, "username-field", "username", "`id` or name of the field on the sign-in page")
 	f.StringVar(&e.Pages.Password, "password-field", "password", "`id` or name of the other field")
 	f.StringVar(&e.Pages.Allow, "allow-button", "allow", "`id`, name or value of the button that consents")
@@ -149,6 +176,7 @@ func parse(args []string, stdin io.Reader, stderr io.Writer, getenv func(string)
 	f.StringVar(&e.Pages.Account, "account-button", "continue", "that of the one that goes on with the account signed in")
 	f.StringVar(&e.Pages.Logout, "logout-button", "submit", "that of the one that signs out")
 	f.StringVar(&connectTo, "connect-to", "", "connect to `HOST:PORT` in place of the issuer's host")
+	f.StringVar(&resourceAt, "resource-connect-to", "", "connect to `HOST:PORT` in place of the protected resource's host")
 	f.BoolVar(&e.AllowHTTP, "insecure-http", false, "accept plain http although the host is not loopback")
 	f.StringVar(&only, "only", "", "run only checks whose id or line matches the `regexp`")
 	f.BoolVar(&o.list, "list", false, "list the checks and end")
@@ -185,8 +213,26 @@ func parse(args []string, stdin io.Reader, stderr io.Writer, getenv func(string)
 	if err != nil || e.secureURL(e.Issuer) != nil || issuer.RawQuery != "" {
 		faults = append(faults, errors.New("--issuer: want an https URL without query and fragment (http on loopback)"))
 	} else {
-		e.HTTP = newHTTPClient(issuer, connectTo)
+		to := map[string]string{hostPort(issuer): connectTo}
+		if api, err := url.Parse(e.Protected); err == nil && resourceAt != "" {
+			to[hostPort(api)] = resourceAt
+		}
+		e.HTTP = newHTTPClient(to)
 	}
+	for _, given := range []struct{ flag, uri string }{
+		{"--backchannel-logout-uri", backChannel}, {"--protected-resource", e.Protected}, {"--step-up", e.StepUp},
+	} {
+		if given.uri != "" && e.secureURL(given.uri) != nil {
+			faults = append(faults, fmt.Errorf("%s: want an https URL (http on loopback)", given.flag))
+		}
+	}
+	switch u, err := url.Parse(backChannel); {
+	case backChannel == "":
+		o.listen = ""
+	case err == nil && o.listen == "":
+		o.listen = hostPort(u)
+	}
+	e.InitialToken = getenv(initialTokenVariable)
 	lines := bufio.NewReader(stdin)
 	if e.Client.Secret, err = first.Read(lines, getenv); err != nil {
 		faults = append(faults, err)

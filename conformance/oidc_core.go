@@ -162,6 +162,18 @@ func authenticationChecks() []Check {
 				}
 				return id.wantAuthTime()
 			}, set("claims", `{"id_token":{"auth_time":{"essential":true}}}`))},
+		{"oidc-claims-id-token", spec, "§5.5", "a claim asked for by its name is in the ID token, where userinfo has it", with(claims, endpoint("userinfo_endpoint")),
+			func(ctx context.Context, e *Env) error {
+				told, err := e.toldOf(ctx, set("scope", "openid email"))
+				if err != nil {
+					return err
+				}
+				id, err := e.idToken(ctx, set("scope", "openid email"), set("claims", `{"id_token":{"email":{"essential":true}}}`))
+				if err != nil {
+					return err
+				}
+				return id.wantClaim("email", told)
+			}},
 		{"oidc-claims-unknown", spec, "§5.5", "what claims asks for and nobody knows is ignored", claims,
 			asking((*flow).wantCode, set("claims", `{"userinfo":{"no_such_claim":{"essential":true}},"no_such_member":{"x":null}}`))},
 		{"oidc-claims-sub", spec, "§5.5.1", "sub asked for as somebody else's brings no code", claims,
@@ -171,6 +183,28 @@ func authenticationChecks() []Check {
 		{"oidc-claims-syntax", spec, "§3.1.2.2", "claims that is no JSON object is invalid_request", claims,
 			refusing([]string{"invalid_request"}, set("claims", `{"id_token"`))},
 	}
+}
+
+// toldOf is the e-mail address that userinfo tells of the person, who should
+// have one: without it a check of how claims are asked for proves nothing.
+func (e *Env) toldOf(ctx context.Context, changes ...change) (string, error) {
+	t, err := e.tokens(ctx, changes...)
+	if err != nil {
+		return "", err
+	}
+	a, err := e.userinfo(ctx, t.access)
+	if err != nil {
+		return "", err
+	}
+	m, err := a.wantJSON(http.StatusOK)
+	if err != nil {
+		return "", err
+	}
+	email, _ := m["email"].(string)
+	if email == "" && t.flow.asked.Get("claims") == "" {
+		return "", notOffered("needs a person with an e-mail address")
+	}
+	return email, nil
 }
 
 // metadataFlag needs a member of the metadata, false where it is absent.

@@ -55,6 +55,18 @@ func rfc7523Checks() []Check {
 			a.claims["aud"] = "https://other.example"
 			return nil
 		}),
+		refused("rfc7523-no-aud", "§3", "an assertion for nobody is refused", func(_ *Env, a *assertion) error {
+			delete(a.claims, "aud")
+			return nil
+		}),
+		refused("rfc7523-iss", "§3", "an assertion whose iss is another client is refused", func(_ *Env, a *assertion) error {
+			a.claims["iss"] = "another-client"
+			return nil
+		}),
+		refused("rfc7523-no-sub", "§3", "an assertion without sub is refused", func(_ *Env, a *assertion) error {
+			delete(a.claims, "sub")
+			return nil
+		}),
 		refused("rfc7523-sub", "§3", "an assertion whose sub is another client is refused", func(_ *Env, a *assertion) error {
 			a.claims["sub"] = "another-client"
 			return nil

@@ -25,6 +25,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 
 	"github.com/signet-oidc/signet/storage/storagetest"
+	"github.com/signet-oidc/signet/verify"
 )
 
 // buildSignet builds the program these checks are for.
@@ -96,23 +97,34 @@ func startSignet(t *testing.T, binary, database string, address func() string) s
 		t.Fatal(err)
 	}
 	s := subject{issuer: issuer, public: "public", keyClient: &KeyClient{ID: "keyed", alg: jose.ES256, key: key}, resource: fakeResource, scope: fakeScope}
+	api, apiURL := startAPI(t)
+	s.protected, s.protectedScope, s.stepUp = apiURL, "shelf:read", apiURL+"/signed-in"
+	s.channel = openChannel(t)
+	create("resource", "create", s.protected, "--name", "Shelf", "--scope", s.protectedScope)
 	create("resource", "create", fakeResource, "--name", "Orders", "--scope", "orders:read", "--scope", "orders:write")
-	service := []string{"client", "create", "--name", "A", "--grant", "client_credentials", "--scope", "orders:read", "--scope", "orders:write"}
+	service := []string{"client", "create", "--name", "A", "--grant", "client_credentials", "--scope", "orders:read", "--scope", "orders:write", "--scope", s.protectedScope}
 	s.client = Credentials{"main", create(append(service, "--id", "main")...)}
 	s.second = Credentials{"second", create(append(service, "--id", "second")...)}
-	create(append(service, "--id", "keyed", "--auth-method", "private_key_jwt", "--jwks-file", "jwks")...)
 	app := []string{"client", "create", "--grant", "authorization_code", "--grant", "refresh_token", "--scope", "openid", "--scope", "profile",
-		"--scope", "email", "--scope", "offline_access", "--scope", "orders:read", "--scope", "orders:write"}
+		"--scope", "email", "--scope", "offline_access", "--scope", "orders:read", "--scope", "orders:write", "--scope", s.protectedScope}
 	web := append(slices.Clone(app), "--redirect-uri", appURI, "--post-logout-redirect-uri", appHome)
 	s.web = App{Credentials{"web", create(append(web, "--name", "Shop", "--id", "web")...)}, appURI}
-	s.secondWeb = App{Credentials{"web2", create(append(web, "--name", "Stock", "--id", "web2", "--require-pkce=false")...)}, appURI}
+	s.frontChannel = appFrame
+	s.secondWeb = App{Credentials{"web2", create(append(web, "--name", "Stock", "--id", "web2", "--require-pkce=false",
+		"--backchannel-logout-uri", s.channel.uri, "--backchannel-logout-session-required",
+		"--frontchannel-logout-uri", s.frontChannel, "--frontchannel-logout-session-required")...)}, appURI}
+	s.keyRedirect = appURI
+	create("client", "create", "--name", "Signing", "--id", "keyed", "--grant", "client_credentials", "--grant", "authorization_code", "--redirect-uri", appURI,
+		"--scope", "openid", "--scope", "profile", "--scope", "email", "--scope", "orders:read", "--auth-method", "private_key_jwt", "--jwks-file", "jwks")
+	s.initialToken = createInitialToken(t, signet("client", "initial-access-token", "--uses", "10000", "--expires", "24h", "--json"))
 	s.native = App{Credentials{ID: "native"}, "http://127.0.0.1/callback"}
 	create(append(app, "--name", "Tool", "--id", "native", "--auth-method", "none", "--redirect-uri", s.native.RedirectURI)...)
 	s.postLogout = appHome
 	s.person = Person{"alice", createPerson(t, signet("user", "create", "alice", "--email", "alice@example.com", "--email-verified", "--generate-password", "--json"))}
 	create("client", "create", "--name", "App", "--id", "public", "--grant", "authorization_code", "--auth-method", "none", "--redirect-uri", "https://app.example/cb")
 
-	serve := signet("serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--trusted-proxy", "127.0.0.1/32")
+	serve := signet("serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--trusted-proxy", "127.0.0.1/32",
+		"--registration", "token", "--outbound-allow", "127.0.0.1/32")
 	var log bytes.Buffer
 	serve.Stderr = &log
 	out, err := serve.StdoutPipe()
@@ -148,8 +160,51 @@ func startSignet(t *testing.T, binary, database string, address func() string) s
 	}
 	front.Start()
 	t.Cleanup(front.Close)
+	api(issuer)
 	s.person.Password = s.choosePassword(t)
 	return s
+}
+
+// startAPI has a protected resource, which anybody may write with the package
+// verify, at an address of its own. It begins to answer when it is told who
+// issues its tokens.
+func startAPI(t *testing.T) (begin func(issuer string), address string) {
+	t.Helper()
+	srv := httptest.NewUnstartedServer(nil)
+	origin := "http://" + srv.Listener.Addr().String()
+	address = origin + "/shelf"
+	return func(issuer string) {
+		v, err := verify.New(t.Context(), issuer, address, verify.WithResourceMetadata(origin+verify.MetadataPath(address)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		well := func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }
+		mux := http.NewServeMux()
+		mux.Handle("GET "+verify.MetadataPath(address), verify.ResourceMetadata(verify.Metadata{
+			Resource: address, AuthorizationServers: []string{issuer}, ScopesSupported: []string{"shelf:read"},
+		}))
+		mux.Handle("GET /shelf", v.Middleware(verify.RequireScope("shelf:read")(http.HandlerFunc(well))))
+		mux.Handle("GET /shelf/signed-in", v.Middleware(verify.RequireACR("urn:signet:acr:password")(http.HandlerFunc(well))))
+		srv.Config.Handler = mux
+		srv.Start()
+		t.Cleanup(srv.Close)
+	}, address
+}
+
+// createInitialToken runs a command that makes one.
+func createInitialToken(t *testing.T, cmd *exec.Cmd) string {
+	t.Helper()
+	out, err := cmd.Output()
+	var made struct {
+		Token string `json:"initial_access_token"`
+	}
+	if err == nil {
+		err = json.Unmarshal(out, &made)
+	}
+	if err != nil || made.Token == "" {
+		t.Fatalf("%v: %v\n%s", cmd.Args, err, out)
+	}
+	return made.Token
 }
 
 // createPerson runs a command that makes one, and returns the password.
@@ -171,7 +226,7 @@ func createPerson(t *testing.T, cmd *exec.Cmd) (password string) {
 func (s subject) choosePassword(t *testing.T) (password string) {
 	t.Helper()
 	const chosen = "what nobody else would think of"
-	b, err := s.env(t, "").newBrowser()
+	b, err := s.env(t, nil).newBrowser()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -202,8 +257,9 @@ func (s subject) choosePassword(t *testing.T) (password string) {
 
 // Where the apps of the tests expect their people; nothing answers there.
 const (
-	appURI  = "https://app.example/cb?app=shop"
-	appHome = "https://app.example/"
+	appURI   = "https://app.example/cb?app=shop"
+	appHome  = "https://app.example/"
+	appFrame = "https://app.example/frame?app=stock"
 )
 
 // anyAddress is another one for each request, or as good as.
@@ -255,14 +311,20 @@ func passesEveryCheck(t *testing.T, s subject) {
 	}
 	secrets := map[string]string{
 		"SIGNET_CONFORMANCE_PASSWORD": s.person.Password, "SIGNET_CONFORMANCE_WEB_CLIENT_SECRET": s.web.Secret,
-		"SIGNET_CONFORMANCE_SECOND_WEB_CLIENT_SECRET": s.secondWeb.Secret,
+		"SIGNET_CONFORMANCE_SECOND_WEB_CLIENT_SECRET": s.secondWeb.Secret, "SIGNET_CONFORMANCE_INITIAL_ACCESS_TOKEN": s.initialToken,
 	}
+	// All of 127.0.0.0/8 is this machine: an address nobody else listens at.
+	listenAt := net.JoinHostPort(net.IPv4(127, byte(1+rand.IntN(254)), byte(rand.IntN(256)), byte(1+rand.IntN(254))).String(), "8101")
+	s.channel.join(t, "http://"+listenAt+"/")
 	code, out, errs := command(t, s.client.Secret+"\n"+s.second.Secret+"\n", secrets, "--issuer", s.issuer,
 		"--client-id", s.client.ID, "--client-secret-stdin", "--second-client-id", s.second.ID, "--second-client-secret-stdin",
 		"--public-client-id", s.public, "--private-key-client-id", s.keyClient.ID, "--private-key-file", keyFile,
 		"--resource", s.resource, "--scope", s.scope,
 		"--username", s.person.Username, "--web-client-id", s.web.ID, "--redirect-uri", s.web.RedirectURI, "--post-logout-redirect-uri", s.postLogout,
-		"--second-web-client-id", s.secondWeb.ID, "--native-client-id", s.native.ID)
+		"--second-web-client-id", s.secondWeb.ID, "--native-client-id", s.native.ID,
+		"--private-key-redirect-uri", s.keyRedirect, "--register", "--frontchannel-logout-uri", s.frontChannel,
+		"--backchannel-logout-uri", s.channel.uri, "--backchannel-listen", listenAt,
+		"--protected-resource", s.protected, "--protected-scope", s.protectedScope, "--step-up", s.stepUp)
 	if want := fmt.Sprintf("%d passed, 0 failed, 0 skipped", len(checks())); code != exitOK || lastLine(out) != want {
 		t.Errorf("exit %d, want %s\n%s%s", code, want, out, errs)
 	}

@@ -37,6 +37,7 @@ func All() []Breakage {
 		ofMetadata(), ofKeys(), ofTokenEndpoint(), ofUserinfo(), ofAssertions(),
 		ofResources(), ofTokens(), ofIntrospection(), ofRevocation(), ofCORS(),
 		ofAuthorization(), ofAuthentication(), ofCodes(), ofIDTokens(), ofRefreshTokens(), ofPeople(), ofPages(), ofLogout(),
+		ofPushedRequests(), ofRequestObjects(), ofRegistration(), ofManagement(), ofSignedIntrospection(), ofChannels(), ofProtectedResource(),
 	)
 }
 
@@ -223,6 +224,17 @@ func ofUserinfo() []Breakage {
 	}
 }
 
+func seconds(claims map[string]any, name string) (int64, bool) {
+	n, ok := claims[name].(json.Number)
+	s, err := n.Int64()
+	return s, ok && err == nil
+}
+
+func fromNow(claims map[string]any, name string) time.Duration {
+	s, _ := seconds(claims, name)
+	return time.Until(time.Unix(s, 0))
+}
+
 func ofAssertions() []Breakage {
 	// accepts lets in who brings an assertion like this.
 	accepts := func(like func(p *Proxy, header, claims map[string]any) bool) breaking {
@@ -230,15 +242,6 @@ func ofAssertions() []Breakage {
 			header, claims, err := decodeJWT(c.form.Get("client_assertion"))
 			return err == nil && !c.form.Has("client_secret") && like(p, header, claims)
 		})
-	}
-	seconds := func(claims map[string]any, name string) (int64, bool) {
-		n, ok := claims[name].(json.Number)
-		s, err := n.Int64()
-		return s, ok && err == nil
-	}
-	fromNow := func(claims map[string]any, name string) time.Duration {
-		s, _ := seconds(claims, name)
-		return time.Until(time.Unix(s, 0))
 	}
 	faultless := func(p *Proxy, claims map[string]any) bool {
 		_, exp := seconds(claims, "exp")
@@ -273,8 +276,13 @@ func ofAssertions() []Breakage {
 			return claims["aud"] == "https://other.example"
 		})},
 		{"rfc7523-sub", "does not compare iss and sub", accepts(func(_ *Proxy, _, claims map[string]any) bool {
-			return claims["sub"] != claims["iss"]
+			return claims["sub"] == "another-client"
 		})},
+		{"rfc7523-iss", "does not compare iss and the client", accepts(func(_ *Proxy, _, claims map[string]any) bool {
+			return claims["iss"] == "another-client"
+		})},
+		{"rfc7523-no-sub", "takes an assertion about nobody", accepts(func(_ *Proxy, _, claims map[string]any) bool { return claims["sub"] == nil })},
+		{"rfc7523-no-aud", "takes an assertion for nobody", accepts(func(_ *Proxy, _, claims map[string]any) bool { return claims["aud"] == nil })},
 		{"rfc7523-expired", "takes an expired assertion", accepts(func(_ *Proxy, _, claims map[string]any) bool {
 			_, ok := seconds(claims, "exp")
 			return ok && fromNow(claims, "exp") < 0

@@ -10,6 +10,7 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"path"
 	"strconv"
 	"strings"
 	"sync"
@@ -27,6 +28,12 @@ const (
 	userinfo            = "userinfo_endpoint"
 	authorization       = "authorization_endpoint"
 	endSession          = "end_session_endpoint"
+	pushed              = "pushed_authorization_request_endpoint"
+	registrations       = "registration_endpoint"
+	management          = "registration_client_uri"  // below the former
+	backChannel         = "backchannel_logout_uri"   // of an app
+	protected           = "resource"                 // of a host that is not the issuer's
+	resourceMetadata    = "oauth-protected-resource" // there
 )
 
 // maxBody bounds what is read of a request or an answer, in bytes.
@@ -96,13 +103,13 @@ func (p *Proxy) readMetadata(ctx context.Context) error {
 		base + "/.well-known/openid-configuration":       openidConfiguration,
 		"/.well-known/oauth-authorization-server" + base: oauthMetadata,
 	}
-	for path := range p.purpose {
-		r := p.forward(&call{ctx: ctx, method: http.MethodGet, path: path, header: http.Header{"Host": {p.upstream.Host}}})
+	for at := range p.purpose {
+		r := p.forward(&call{ctx: ctx, method: http.MethodGet, path: at, header: http.Header{"Host": {p.upstream.Host}}})
 		m, err := r.object()
 		if r.status != http.StatusOK || err != nil {
 			continue
 		}
-		for _, member := range []string{jwks, tokenEndpoint, introspection, revocation, userinfo, authorization, endSession} {
+		for _, member := range []string{jwks, tokenEndpoint, introspection, revocation, userinfo, authorization, endSession, pushed, registrations} {
 			s, _ := m[member].(string)
 			if u, err := url.Parse(s); err == nil && u.Path != "" {
 				p.purpose[u.Path] = member
@@ -127,6 +134,15 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		header: r.Header.Clone(), body: body, to: p.purpose[r.URL.Path],
 	}
 	c.header.Set("Host", r.Host)
+	switch {
+	case r.Host != p.upstream.Host:
+		c.to, c.at = protected, &url.URL{Scheme: "http", Host: r.Host}
+		if strings.HasPrefix(r.URL.Path, "/.well-known/"+resourceMetadata) {
+			c.to = resourceMetadata
+		}
+	case c.to == "" && p.purpose[path.Dir(r.URL.Path)] == registrations:
+		c.to = management
+	}
 	if c.isForm() {
 		c.form, _ = url.ParseQuery(string(body)) // what does not parse is passed on as it came
 	}
@@ -149,7 +165,8 @@ type call struct {
 	header              http.Header // Host among it
 	form                url.Values  // of a form body; setForm changes it
 	body                []byte
-	to                  string // the purpose of the path
+	to                  string   // the purpose of the path
+	at                  *url.URL // whose it is, if not the issuer's
 }
 
 func (c *call) isForm() bool {
@@ -222,7 +239,11 @@ func jsonReply(status int, m map[string]any) *reply {
 
 // forward asks the issuer. A fault of the transport becomes a 502.
 func (p *Proxy) forward(c *call) *reply {
-	u := &url.URL{Scheme: p.upstream.Scheme, Host: p.upstream.Host, Path: c.path, RawQuery: c.query}
+	at := p.upstream
+	if c.at != nil {
+		at = c.at
+	}
+	u := &url.URL{Scheme: at.Scheme, Host: at.Host, Path: c.path, RawQuery: c.query}
 	req, err := http.NewRequestWithContext(c.ctx, c.method, u.String(), bytes.NewReader(c.body))
 	if err != nil {
 		return jsonReply(http.StatusBadGateway, map[string]any{"error": "server_error"})

@@ -133,6 +133,7 @@ func ofAuthentication() []Breakage {
 		{"oidc-hint", "finds that the hint is about somebody else", sending(func(q url.Values) bool { return q.Has("id_token_hint") }, "error", "login_required")},
 		{"oidc-forged-hint", "ignores a hint it cannot verify", asked("id_token_hint", ignored)},
 		{"oidc-claims-auth-time", "does not say when the person signed in", noAuthTime},
+		{"oidc-claims-id-token", "ignores claims", asked("claims", ignored)},
 		{"oidc-claims-unknown", "refuses claims it does not know", sending(holding("claims", "no_such"), "error", "invalid_request")},
 		{"oidc-claims-sub", "ignores claims", asked("claims", ignored)},
 		{"oidc-claims-acr", "ignores claims", asked("claims", ignored)},
