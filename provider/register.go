@@ -184,6 +184,9 @@ func (p *Provider) register(w http.ResponseWriter, r *http.Request) (registered,
 	token, hash := newBearer(registrationTokenPrefix)
 	c := DefaultClient()
 	c.ID, c.Origin, c.RegistrationTokenHash = randomReadable(4, 5), originRegistration, hash
+	if err := p.registry.catchUp(ctx); err != nil { // the resources as they are now
+		return registered{}, err
+	}
 	if err := doc.apply(&c, p.offer(allowed)); err != nil {
 		return registered{}, err
 	}
@@ -325,6 +328,9 @@ func (p *Provider) replace(ctx context.Context, w http.ResponseWriter, r *http.R
 	}
 	if p.registrations.failed(c.ID, r.RemoteAddr, p.now()) {
 		return registered{}, tooMany("registrations")
+	}
+	if err := p.registry.catchUp(ctx); err != nil {
+		return registered{}, err
 	}
 	token, hash := newBearer(registrationTokenPrefix)
 	updated, err := p.registrar.updateClient(ctx, c.ID, func(row *storage.Client) error {

@@ -155,8 +155,17 @@ func (a *App) requireScopes(next http.Handler) http.Handler {
 		}
 		r.Body = io.NopCloser(bytes.NewReader(body))
 		h := next
-		if scopes := a.scopesOf(body); len(scopes) > 0 {
-			h = verify.RequireScope(scopes...)(next)
+		if needed := a.scopesOf(body); len(needed) > 0 {
+			// Some clients forget what they had when they are asked for more, so it
+			// is named again.
+			held := verify.ClaimsFrom(r.Context())
+			for _, scope := range a.resource.ScopesSupported {
+				if held.HasScope(scope) && !slices.Contains(needed, scope) {
+					needed = append(needed, scope)
+				}
+			}
+			slices.Sort(needed)
+			h = verify.RequireScope(needed...)(next)
 		}
 		h.ServeHTTP(w, r)
 	})

@@ -35,7 +35,6 @@ func (a *App) addTools() {
 		&mcp.ServerOptions{
 			Instructions: "Keeps short notes of the person who is signed in.",
 			Capabilities: &mcp.ServerCapabilities{Tools: &mcp.ToolCapabilities{}}, // the tools never change
-			Logger:       a.log,
 		})
 	a.scopes = make(map[string]string)
 	add(a, "whoami", "", "Says who the server takes the caller for.",
