@@ -62,6 +62,7 @@ func (p *Provider) EndOtherSessions(ctx context.Context, s *SignedIn) (int, erro
 // App is a client that the person lets act for them.
 type App struct {
 	ClientID, Name string
+	Host           string // of an identifier that is a URL, or ""
 	FirstParty     bool
 	Unverified     bool // not registered by the operator
 	Live           bool // it has access now
@@ -101,7 +102,7 @@ func (p *Provider) Apps(ctx context.Context, s *SignedIn) ([]App, error) {
 		if err != nil {
 			return nil, err
 		}
-		app := App{ClientID: id, Name: c.Name, FirstParty: c.FirstParty, Unverified: c.Origin != originOperator,
+		app := App{ClientID: id, Name: c.Name, Host: clientHost(id), FirstParty: c.FirstParty, Unverified: c.Origin != originOperator,
 			Remembered: slices.ContainsFunc(c.RedirectURIs, func(uri string) bool { return !needsNative(uri) }),
 			Since:      rows[0].GrantedAt, Groups: p.scopeGroups(v.snapshot, rows[:n], nil)}
 		for _, row := range rows[:n] {

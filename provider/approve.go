@@ -53,7 +53,8 @@ type LoginView struct {
 // ConsentView is what a consent page shows.
 type ConsentView struct {
 	ClientID, ClientName string
-	Unverified           bool // not registered by the operator
+	ClientHost           string // of an identifier that is a URL, or ""
+	Unverified           bool   // not registered by the operator
 	FirstParty           bool
 	Native               bool   // answers go to a program on this device: always asked
 	RedirectHost         string // where the answer goes: the host, or the scheme
@@ -270,7 +271,7 @@ func (p *Provider) consentView(a *Authorization, s *SignedIn, pl *plan) *Consent
 	q := a.request
 	c := q.client
 	view := &ConsentView{
-		ClientID: c.ID, ClientName: c.Name, Unverified: c.Origin != originOperator, FirstParty: c.FirstParty,
+		ClientID: c.ID, ClientName: c.Name, ClientHost: clientHost(c.ID), Unverified: c.Origin != originOperator, FirstParty: c.FirstParty,
 		Native: needsNative(q.redirectURI), RedirectHost: redirectHost(q.redirectURI), NewHost: pl.newHost, Username: s.User.Username,
 		Groups: p.scopeGroups(q.view.snapshot, pl.consents, pl.missing), Offline: pl.offline,
 	}

@@ -71,6 +71,9 @@ func (a *Authorization) ClientName() string { return a.request.client.Name }
 // Unverified says that nobody but itself vouches for the app that asks.
 func (a *Authorization) Unverified() bool { return a.request.client.Origin != originOperator }
 
+// ClientHost returns the host of the app's identifier where that is a URL, or "".
+func (a *Authorization) ClientHost() string { return clientHost(a.request.client.ID) }
+
 // LoginHint returns what the app says the person signs in with, or "".
 func (a *Authorization) LoginHint() string { return a.form.Get("login_hint") }
 
@@ -119,6 +122,16 @@ func (e *PageError) Error() string { return e.Description }
 
 func badRequest(description string) *PageError {
 	return &PageError{Status: http.StatusBadRequest, Kind: PageBadRequest, Description: description}
+}
+
+// unknownClient says that nobody has the client_id, and why not if that is known.
+func unknownClient(err error) *PageError {
+	description := "No client has this client_id."
+	var document *documentError
+	if errors.As(err, &document) {
+		description = document.description
+	}
+	return &PageError{Status: http.StatusBadRequest, Kind: PageUnknownClient, Description: description}
 }
 
 // Response modes.
@@ -290,9 +303,9 @@ func (p *Provider) judge(ctx context.Context, a *Authorization) error {
 	if id == "" {
 		return badRequest("The parameter client_id is missing.")
 	}
-	c, err := p.registry.client(ctx, v, id)
+	c, err := p.resolveClient(ctx, v, id, forSignIns)
 	if errors.Is(err, storage.ErrNotFound) || errors.Is(err, storage.ErrInvalid) {
-		return &PageError{Status: http.StatusBadRequest, Kind: PageUnknownClient, Description: "No client has this client_id."}
+		return unknownClient(err)
 	}
 	if err != nil {
 		return err
@@ -320,6 +333,9 @@ func (p *Provider) judge(ctx context.Context, a *Authorization) error {
 	var known bool
 	if q.mode, known = readMode(form.Get("response_mode")); !known {
 		return a.refuse(p, "invalid_request", "response_mode is query, form_post, jwt, query.jwt or form_post.jwt.")
+	}
+	if c.authenticatesElsewhere() { // CIMD §6
+		return a.refuse(p, "unauthorized_client", "None of the client authentication methods in this client's metadata document is offered: none, private_key_jwt.")
 	}
 	if err := p.judgeParameters(a); err != nil {
 		var ours *Error

@@ -23,7 +23,7 @@ const (
 )
 
 // maxClientID bounds what is looked up; registration makes none longer.
-const maxClientID = 128
+const maxClientID = maxClientURL
 
 // assertionType is the one client_assertion_type (RFC 7523 §2.2).
 const assertionType = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
@@ -50,12 +50,13 @@ func (p *Provider) authenticateClient(ctx context.Context, r *http.Request, form
 		return nil, err
 	}
 	now, address := p.now(), r.RemoteAddr
-	c, err := p.registry.client(ctx, view, cred.clientID)
-	known := err == nil
+	c, err := p.resolveClient(ctx, view, cred.clientID, forGrants)
+	known, unknown := err == nil, error(nil)
 	if !known {
 		if !errors.Is(err, storage.ErrNotFound) {
 			return nil, err
 		}
+		unknown = err
 		c = &client{} // has no secret and no key: what follows fails at the same cost
 	}
 
@@ -73,7 +74,7 @@ func (p *Provider) authenticateClient(ctx context.Context, r *http.Request, form
 	}
 	switch {
 	case !known:
-		cause = errors.New("no such client")
+		cause = unknown
 	case cred.method != c.AuthMethod:
 		cause = fmt.Errorf("used %s, registered for %s", cred.method, c.AuthMethod)
 	case !c.Enabled && cause == nil:

@@ -127,8 +127,11 @@ func (p *Provider) clientKeys(ctx context.Context, c *client, kid string, now ti
 		return c.keys.Keys, nil
 	case c.JWKSURI != "":
 		remote := p.remoteKeys
-		if c.Origin == originRegistration {
+		switch c.Origin {
+		case originRegistration:
 			remote = p.publicKeys
+		case originDocument:
+			remote = p.documents.keys
 		}
 		set, err := remote.get(ctx, c.JWKSURI, kid, now)
 		if err != nil {

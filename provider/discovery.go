@@ -76,7 +76,8 @@ func (p *Provider) newMetadata() *document {
 		PushedEndpoint                             string   `json:"pushed_authorization_request_endpoint"`
 		RequirePushed                              bool     `json:"require_pushed_authorization_requests"`
 		RegistrationEndpoint                       string   `json:"registration_endpoint,omitempty"`
-		RevocationFeedEndpoint                     string   `json:"revocation_feed_endpoint"` // ours, for the package verify
+		DocumentsSupported                         bool     `json:"client_id_metadata_document_supported,omitempty"` // CIMD §7
+		RevocationFeedEndpoint                     string   `json:"revocation_feed_endpoint"`                        // ours, for the package verify
 		ScopesSupported                            []string `json:"scopes_supported"`
 		ResponseTypesSupported                     []string `json:"response_types_supported"`
 		ResponseModesSupported                     []string `json:"response_modes_supported"`
@@ -117,6 +118,7 @@ func (p *Provider) newMetadata() *document {
 		RevocationEndpoint:                         p.issuer.Endpoint(PathRevocation),
 		PushedEndpoint:                             p.issuer.Endpoint(PathPushed),
 		RegistrationEndpoint:                       registration,
+		DocumentsSupported:                         p.documents.policy.on(),
 		RevocationFeedEndpoint:                     p.issuer.Endpoint(PathFeed),
 		ScopesSupported:                            oidcScopes,
 		ResponseTypesSupported:                     []string{"code"},

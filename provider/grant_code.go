@@ -52,6 +52,11 @@ func (a *approval) Clone() fosite.Session {
 // operator's to give, and marked so.
 func (p *Provider) issueCode(ctx context.Context, a *Authorization, s *SignedIn, pl *plan, silent bool) (*Redirect, error) {
 	q, now := a.request, p.now()
+	if q.client.Origin == originDocument && q.client.CreatedAt.IsZero() {
+		if err := p.adopt(ctx, q.client); err != nil {
+			return nil, err
+		}
+	}
 	consents := pl.consents
 	if silent {
 		consents = pl.unwritten
@@ -76,7 +81,7 @@ func (p *Provider) issueCode(ctx context.Context, a *Authorization, s *SignedIn,
 		asked:    !silent,
 		host:     redirectHost(q.redirectURI),
 		pushed:   a.pushed,
-		touch:    q.client.Origin == originRegistration,
+		touch:    q.client.Origin != originOperator,
 	}
 	if q.view.listsStatus(pl.resources) {
 		index, err := p.statusIndexes.take(ctx, q.view.epoch.status)

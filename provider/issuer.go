@@ -70,6 +70,9 @@ func (i Issuer) Path() string { return i.url.Path }
 // Secure says whether the issuer is reached by https.
 func (i Issuer) Secure() bool { return i.url.Scheme == "https" }
 
+// Loopback says whether the issuer is on this machine.
+func (i Issuer) Loopback() bool { return i.url != nil && loopbackHost(i.url.Hostname()) }
+
 // Endpoint returns the URL of a path below the issuer.
 func (i Issuer) Endpoint(path string) string { return i.raw + path }
 

@@ -174,6 +174,10 @@ func checkClientID(s string) error {
 	if isUUID(s) {
 		return errors.New("may not be a UUID, so that it can never equal a person's sub")
 	}
+	if isClientURL(s) { // one may be registered like any other (CIMD §8.2)
+		_, err := parseClientURL(s)
+		return err
+	}
 	return checkIdentifier(s, "-._~")
 }
 

@@ -101,7 +101,9 @@ func TestCheckClientID(t *testing.T) {
 		"-nightly":                             false,
 		"night ly":                             false,
 		"night:ly":                             false,
-		"https://a.example/c":                  false,
+		"https://a.example/c":                  true, // CIMD §8.2
+		"https://a.example":                    false,
+		"http://a.example/c":                   false,
 		"nächtlich":                            false,
 		"6f9619ff-8b86-4011-b42d-00cf4fc964ff": false,
 		"6F9619FF-8B86-4011-B42D-00CF4FC964FF": false,

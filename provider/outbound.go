@@ -73,10 +73,20 @@ func (o *Outbound) public() *Outbound {
 	return public
 }
 
+// loopback returns the same fetcher for what is public or on this machine.
+func (o *Outbound) loopback() *Outbound {
+	local := NewOutbound([]netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")})
+	local.tracer, local.fetched, local.failed = o.tracer, o.fetched, o.failed
+	return local
+}
+
 // outboundFor returns what fetches from where the client says.
 func (p *Provider) outboundFor(c *client) *Outbound {
-	if c.Origin == originRegistration {
+	switch c.Origin {
+	case originRegistration:
 		return p.public
+	case originDocument:
+		return p.documents.outbound
 	}
 	return p.outbound
 }
@@ -135,21 +145,28 @@ func (o *Outbound) allowed(addr netip.Addr) bool {
 // Get returns the body of a 200 answer of at most 64 KiB. The other side is not
 // told of the trace this may be part of.
 func (o *Outbound) Get(ctx context.Context, target string) ([]byte, error) {
+	body, _, err := o.fetch(ctx, target, "", outboundLimit)
+	return body, err
+}
+
+// fetch returns body and header of a 200 answer of at most limit bytes. accept
+// is the media type asked for, or "".
+func (o *Outbound) fetch(ctx context.Context, target, accept string, limit int64) ([]byte, http.Header, error) {
 	u, err := url.Parse(target)
 	if err != nil {
-		return nil, fmt.Errorf("outbound URL: %w", err)
+		return nil, nil, fmt.Errorf("outbound URL: %w", err)
 	}
 	ctx, span := o.tracer.Start(ctx, "fetch", trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(
 		attribute.String("http.request.method", http.MethodGet), attribute.String("server.address", u.Hostname())))
 	defer span.End()
-	body, err := o.get(ctx, u)
+	body, header, err := o.get(ctx, u, accept, limit)
 	if err != nil {
 		o.failed.Add(1)
 		span.SetStatus(codes.Error, "")
-		return nil, err
+		return nil, nil, err
 	}
 	o.fetched.Add(1)
-	return body, nil
+	return body, header, nil
 }
 
 // checkScheme wants https. Plain http is only for an address the operator allowed
@@ -165,30 +182,33 @@ func (o *Outbound) checkScheme(u *url.URL) error {
 	return nil
 }
 
-func (o *Outbound) get(ctx context.Context, u *url.URL) ([]byte, error) {
+func (o *Outbound) get(ctx context.Context, u *url.URL, accept string, limit int64) ([]byte, http.Header, error) {
 	if err := o.checkScheme(u); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
 	if err != nil {
-		return nil, fmt.Errorf("outbound request: %w", err)
+		return nil, nil, fmt.Errorf("outbound request: %w", err)
+	}
+	if accept != "" {
+		req.Header.Set("Accept", accept)
 	}
 	res, err := o.client.Do(req)
 	if err != nil {
-		return nil, fmt.Errorf("outbound fetch: %w", err)
+		return nil, nil, fmt.Errorf("outbound fetch: %w", err)
 	}
 	defer res.Body.Close()
 	if res.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("outbound fetch: status %d", res.StatusCode)
+		return nil, nil, fmt.Errorf("outbound fetch: status %d", res.StatusCode)
 	}
-	body, err := io.ReadAll(io.LimitReader(res.Body, outboundLimit+1))
+	body, err := io.ReadAll(io.LimitReader(res.Body, limit+1))
 	if err != nil {
-		return nil, fmt.Errorf("outbound fetch: %w", err)
+		return nil, nil, fmt.Errorf("outbound fetch: %w", err)
 	}
-	if len(body) > outboundLimit {
-		return nil, fmt.Errorf("outbound fetch: more than %d bytes", outboundLimit)
+	if int64(len(body)) > limit {
+		return nil, nil, fmt.Errorf("outbound fetch: more than %d bytes", limit)
 	}
-	return body, nil
+	return body, res.Header, nil
 }
 
 // PostForm sends a form and returns nil for an answer of 200 or 204, whose body

@@ -56,7 +56,7 @@ func (p *Provider) pushAuthorization(w http.ResponseWriter, r *http.Request) (re
 	c := authenticated.(*client)
 	// Anybody can be a public client, or register a client where that is open:
 	// those are held back, since each request is kept, and to small ones.
-	stranger := c.IsPublic() || c.Origin == originRegistration
+	stranger := c.IsPublic() || c.Origin != originOperator
 	if stranger && p.pushes.failed(c.ID, r.RemoteAddr, now) {
 		return "", refused(c.ID, tooMany("pushed requests"))
 	}

@@ -88,6 +88,13 @@ type Policy struct {
 	RegisteredUnused    time.Duration
 	MaxRegistered       int
 
+	// MinDocumentAge and MaxDocumentAge bound how long a client ID metadata
+	// document is used before it is fetched again; DocumentGrace is how long after
+	// that it serves what people have allowed while it cannot be fetched.
+	MinDocumentAge time.Duration
+	MaxDocumentAge time.Duration
+	DocumentGrace  time.Duration
+
 	// MaxScopes and MaxScopeBytes bound the scope parameter before it is read.
 	MaxScopes     int
 	MaxScopeBytes int
@@ -154,6 +161,9 @@ func DefaultPolicy() Policy {
 		RegisteredNeverUsed:    24 * time.Hour,
 		RegisteredUnused:       90 * 24 * time.Hour,
 		MaxRegistered:          10_000,
+		MinDocumentAge:         5 * time.Minute,
+		MaxDocumentAge:         24 * time.Hour,
+		DocumentGrace:          24 * time.Hour,
 		MaxScopes:              50,
 		MaxScopeBytes:          2 << 10,
 		MaxAuthorizeBytes:      8 << 10,

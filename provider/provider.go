@@ -23,7 +23,7 @@ import (
 )
 
 // Config is what a Provider is made of. All fields but Schedule, FeedScope,
-// Registration and Tracer are required.
+// Registration, Documents and Tracer are required.
 type Config struct {
 	Issuer Issuer
 	Store  storage.Store
@@ -39,10 +39,13 @@ type Config struct {
 	FeedScope string
 	// Registration lets clients register themselves; the zero value does not.
 	Registration Registration
-	Outbound     *Outbound
-	Metrics      prometheus.Registerer
-	Tracer       trace.Tracer // of jobs and fetches; nil: none
-	Log          *slog.Logger
+	// Documents lets clients be known by a Client ID Metadata Document; the zero
+	// value does not.
+	Documents Documents
+	Outbound  *Outbound
+	Metrics   prometheus.Registerer
+	Tracer    trace.Tracer // of jobs and fetches; nil: none
+	Log       *slog.Logger
 	// Now is this machine's clock, with its monotonic reading, which UTC takes
 	// away. Dates are by the database's clock.
 	Now func() time.Time
@@ -67,10 +70,12 @@ type Provider struct {
 
 	registration  Registration
 	registrar     *Admin // who acts for clients that register themselves
+	librarian     *Admin // who acts for clients that have a metadata document
 	registrations *throttle
 
 	outbound   *Outbound
 	public     *Outbound // for what clients name that registered themselves
+	documents  *documents
 	hashing    *hashGate
 	remoteKeys *remoteKeys
 	publicKeys *remoteKeys
@@ -128,6 +133,7 @@ func New(ctx context.Context, cfg Config) (*Provider, error) {
 
 		largeTokens: newCache[string, time.Time](cfg.Policy.CachedClients),
 	}
+	p.documents = newDocuments(cfg.Documents, public, p.publicKeys, cfg.Policy.CachedClients, cfg.Now)
 	p.now = p.clock.now
 	p.entries = entries{func() time.Time { return p.clock.latest(p.clock.local()) }, p.policy}
 	if err := p.clock.measure(ctx); err != nil {
@@ -137,9 +143,9 @@ func New(ctx context.Context, cfg Config) (*Provider, error) {
 	if _, err := p.keeper.Advance(ctx, p.sharedNow()); err != nil {
 		return nil, fmt.Errorf("keys: %w", err)
 	}
-	p.registry = &registry{store: cfg.Store, sealer: cfg.Sealer, clock: p.clock, policy: cfg.Policy, log: cfg.Log, reload: make(chan struct{}, 1)}
-	p.registrar = NewAdmin(AdminConfig{
-		Store: cfg.Store, Policy: cfg.Policy, Now: p.sharedNow, Actor: originRegistration, Issuer: cfg.Issuer.String(),
+	p.registry = &registry{store: cfg.Store, sealer: cfg.Sealer, clock: p.clock, policy: cfg.Policy, log: cfg.Log, documents: p.documents, reload: make(chan struct{}, 1)}
+	acting := AdminConfig{
+		Store: cfg.Store, Policy: cfg.Policy, Now: p.sharedNow, Issuer: cfg.Issuer.String(),
 		Ring: func(ctx context.Context) (*keys.Ring, error) {
 			v, err := p.registry.view(ctx)
 			if err != nil {
@@ -147,7 +153,11 @@ func New(ctx context.Context, cfg Config) (*Provider, error) {
 			}
 			return v.ring, nil
 		},
-	})
+	}
+	acting.Actor = originRegistration
+	p.registrar = NewAdmin(acting)
+	acting.Actor = originDocument
+	p.librarian = NewAdmin(acting)
 	if err := p.claimIssuer(ctx); err != nil {
 		return nil, err
 	}

@@ -307,7 +307,7 @@ var errClientDisabled = &bearerError{http.StatusForbidden, "insufficient_scope",
 // ownsRegistration says whether the token is that of the client's
 // registration. A client that an operator made has none.
 func ownsRegistration(c storage.Client, token string) bool {
-	return len(c.RegistrationTokenHash) > 0 && subtle.ConstantTimeCompare(bearerHash(token), c.RegistrationTokenHash) == 1
+	return c.Origin == originRegistration && len(c.RegistrationTokenHash) > 0 && subtle.ConstantTimeCompare(bearerHash(token), c.RegistrationTokenHash) == 1
 }
 
 // replace puts a new registration in the place of the client's (RFC 7592
@@ -474,11 +474,20 @@ func plainASCII(s string) string {
 	}, s)
 }
 
-// removeUnused removes clients that registered themselves and that nobody uses.
+// removeUnused removes clients that no operator registered and that nobody uses.
 func (p *Provider) removeUnused(ctx context.Context) error {
+	for _, origin := range []string{originRegistration, originDocument} {
+		if err := p.removeUnusedOf(ctx, origin); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *Provider) removeUnusedOf(ctx context.Context, origin string) error {
 	now := p.now()
 	unused := func(ctx context.Context, r storage.Reader) ([]string, error) {
-		return r.UnusedClients(ctx, originRegistration, now.Add(-p.policy.RegisteredNeverUsed), now.Add(-p.policy.RegisteredUnused), 20)
+		return r.UnusedClients(ctx, origin, now.Add(-p.policy.RegisteredNeverUsed), now.Add(-p.policy.RegisteredUnused), 20)
 	}
 	if ids, err := unused(ctx, p.store); err != nil || len(ids) == 0 {
 		return err

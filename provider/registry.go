@@ -26,6 +26,8 @@ type registry struct {
 	policy Policy
 	log    *slog.Logger
 
+	documents *documents
+
 	current atomic.Pointer[snapshot]
 	reload  chan struct{} // holds one while the version is asked for
 }
@@ -173,9 +175,21 @@ func (r *registry) read(ctx context.Context, version int64, now time.Time) (*sna
 	return s, nil
 }
 
-// client returns the client, or storage.ErrNotFound. Absence is remembered
-// like presence, so that both take the same time.
+// client returns the client, or storage.ErrNotFound: as its row has it, else as
+// its metadata document, if this replica has read that. resolveClient reads it.
 func (r *registry) client(ctx context.Context, v view, id string) (*client, error) {
+	c, err := r.row(ctx, v, id)
+	if errors.Is(err, storage.ErrNotFound) && isClientURL(id) {
+		if c := r.documents.remembered(id); c != nil {
+			return c, nil
+		}
+	}
+	return c, err
+}
+
+// row returns the client by its row, or storage.ErrNotFound. Absence is
+// remembered like presence, so that both take the same time.
+func (r *registry) row(ctx context.Context, v view, id string) (*client, error) {
 	c, ok := v.clients.get(id)
 	if !ok {
 		row, err := r.store.Client(ctx, id)
@@ -253,8 +267,9 @@ func (r *registry) settled(ctx context.Context, id string) (view, *client, error
 			return view{}, nil, err
 		}
 		last := v.epoch.at
-		// A client that registered itself got an identifier nobody had before.
-		if c.Origin != originRegistration || !c.UpdatedAt.Equal(c.CreatedAt) {
+		// A client that registered itself got an identifier nobody had before, and
+		// where one with a document was there before, it counts as changed (change.append).
+		if c.Origin == originOperator || !c.UpdatedAt.Equal(c.CreatedAt) {
 			last = later(c.UpdatedAt.Add(revocation.EpochAhead), last)
 		}
 		if v.asOf.Truncate(time.Second).After(last.Truncate(time.Second)) {

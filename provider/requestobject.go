@@ -29,7 +29,7 @@ func (p *Provider) unpack(ctx context.Context, a *Authorization) error {
 	if err != nil {
 		return err
 	}
-	c, err := p.registry.client(ctx, v, form.Get("client_id"))
+	c, err := p.resolveClient(ctx, v, form.Get("client_id"), forSignIns)
 	if errors.Is(err, storage.ErrNotFound) || errors.Is(err, storage.ErrInvalid) || err == nil && !c.Enabled {
 		return nil
 	}

@@ -105,8 +105,8 @@ type Reader interface {
 
 	// CountClients returns how many clients have this Origin.
 	CountClients(ctx context.Context, origin string) (int64, error)
-	// UnusedClients returns the ids of up to limit clients of this Origin that act
-	// for people only, have no live grant, and were either never used and
+	// UnusedClients returns the ids of up to limit enabled clients of this Origin
+	// that act for people only, have no live grant, and were either never used and
 	// registered at or before never, or used last at or before last.
 	UnusedClients(ctx context.Context, origin string, never, last time.Time, limit int) ([]string, error)
 

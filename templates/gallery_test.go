@@ -80,6 +80,8 @@ func samples(locale *Locale) map[string]templ.Component {
 	unverified.Client, unverified.Username, unverified.Host = long, "a.person.with.a.very.long.address@department.of.examples.example", strings.Repeat("sub.", 20)+"example.com"
 	unverified.Groups = []ScopeGroup{everything, wordless}
 	unverified.Access = Access{Kind: AccessOffline, Idle: 30 * day, Longest: 180 * day}
+	published := unverified
+	published.Client.Host = strings.Repeat("sub.", 20) + "example.com"
 	private := native
 	private.Client, private.Host = unbroken, "com.example.app"
 	rtl := consent
@@ -148,6 +150,7 @@ func samples(locale *Locale) map[string]templ.Component {
 		"consent-native":           Consent(native),
 		"consent-private":          Consent(private),
 		"consent-unverified":       Consent(unverified),
+		"consent-published":        Consent(published),
 		"consent-arabic":           Consent(rtl),
 		"set-up-first":             SetUp(setUp),
 		"set-up-invite":            SetUp(invite),

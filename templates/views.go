@@ -35,6 +35,7 @@ type Form struct {
 type Client struct {
 	ID    string
 	Name  string
+	Host  string // whose metadata document it has (its identifier is a URL there), or ""
 	Trust Trust
 }
 

@@ -230,7 +230,7 @@ func appViews(apps []provider.App) []templates.App {
 	views := make([]templates.App, len(apps))
 	for i, a := range apps {
 		views[i] = templates.App{
-			Client: templates.Client{ID: a.ClientID, Name: a.Name, Trust: trust(a.FirstParty, a.Unverified)},
+			Client: templates.Client{ID: a.ClientID, Name: a.Name, Host: a.Host, Trust: trust(a.FirstParty, a.Unverified)},
 			Groups: scopeGroups(a.Groups), Since: a.Since, LastUsedAt: a.LastUsed, Live: a.Live, Remembered: a.Remembered, Offline: a.Offline,
 		}
 		forget(views[i].Groups) // all of it was allowed before: that is what the page is about

@@ -145,7 +145,7 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, a *provider.Auth
 // clientOf names the app of a flow, or else the host that the answer goes to.
 func clientOf(a *provider.Authorization, redirect *provider.Redirect) *templates.Client {
 	if a != nil {
-		return &templates.Client{Name: a.ClientName(), Trust: trust(false, a.Unverified())}
+		return &templates.Client{Name: a.ClientName(), Host: a.ClientHost(), Trust: trust(false, a.Unverified())}
 	}
 	if u, err := url.Parse(redirect.URL); err == nil && u.Host != "" {
 		return &templates.Client{Name: u.Host}

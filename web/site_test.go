@@ -6,10 +6,13 @@ import (
 	"database/sql"
 	"encoding/base64"
 	"encoding/json"
+	"encoding/pem"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"net/url"
 	"os"
@@ -32,7 +35,22 @@ import (
 	"github.com/signet-oidc/signet/web"
 )
 
-func TestMain(m *testing.M) { os.Exit(storagetest.Main(m)) }
+func TestMain(m *testing.M) { os.Exit(testMain(m)) }
+
+// testMain lets the certificate of httptest pass for one of the public web.
+func testMain(m *testing.M) int {
+	srv := httptest.NewTLSServer(nil)
+	defer srv.Close()
+	f, err := os.CreateTemp("", "roots-*.pem")
+	if err != nil {
+		panic(err)
+	}
+	defer os.Remove(f.Name())
+	if err := errors.Join(pem.Encode(f, &pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw}), f.Close(), os.Setenv("SSL_CERT_FILE", f.Name())); err != nil {
+		panic(err)
+	}
+	return storagetest.Main(m)
+}
 
 // ordersURI is the API that the tests' tokens are for.
 const ordersURI = "https://orders.example"
@@ -62,6 +80,7 @@ type options struct {
 	path      string // the issuer's path
 	feedScope string
 	register  provider.Registration
+	documents provider.Documents
 	now       func() time.Time
 	policy    func(*provider.Policy)
 	proxies   []netip.Prefix
@@ -256,7 +275,7 @@ func newSite(t testing.TB, store storage.Store, o options) *site {
 	log := slog.New(slog.NewJSONHandler(sink, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	p, err := provider.New(t.Context(), provider.Config{
 		Issuer: issuer, Store: store, Sealer: sealer, Algorithms: o.algs, Policy: policy,
-		Outbound: provider.NewOutbound(o.allow), FeedScope: o.feedScope, Registration: o.register, Metrics: s.metrics, Log: log, Now: o.now,
+		Outbound: provider.NewOutbound(o.allow), FeedScope: o.feedScope, Registration: o.register, Documents: o.documents, Metrics: s.metrics, Log: log, Now: o.now,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -47,8 +47,11 @@ type serveFlags struct {
 	OutboundAllow       []string `placeholder:"CIDR" help:"Private network that clients' keys may be fetched from; may repeat."`
 	RevocationFeedScope string   `placeholder:"SCOPE" help:"Scope an access token needs to follow the revocation feed. Without it anybody may: it holds hashes."`
 	Registration        string   `default:"off" placeholder:"MODE" help:"Who may register clients at /register (RFC 7591): off (default), token for who has an initial access token, open for anybody."`
-	RegistrationScope   []string `placeholder:"SCOPE" help:"Scope of a resource that clients which register themselves may ask for, beside those of OpenID Connect; may repeat."`
+	RegistrationScope   []string `placeholder:"SCOPE" help:"Scope of a resource for clients which register themselves, or have a metadata document, beside those of OpenID Connect; may repeat."`
 	RegistrationNoPKCE  bool     `name:"registration-without-pkce" help:"Let confidential clients that register themselves do without PKCE, which the certification plan for registration does."`
+	Documents           string   `name:"client-id-metadata-documents" default:"off" placeholder:"MODE" help:"Whose URLs are accepted as client_id, with the client's metadata at it: off (default), listed for those of --client-id-metadata-host, open for anybody's."`
+	DocumentHost        []string `name:"client-id-metadata-host" placeholder:"HOST" help:"Host, as claude.ai, whose clients are known by their metadata documents; may repeat."`
+	DocumentLoopback    bool     `name:"client-id-metadata-loopback" help:"Let metadata documents be on this machine, for development with an issuer on localhost."`
 	Migrate             bool     `help:"Bring a PostgreSQL schema up to date first. SQLite's always is."`
 	LogLevel            string   `default:"info" placeholder:"LEVEL" help:"What to log: debug, info, warn or error (${default}). debug adds requests that only fetch what is the same for everybody."`
 	Drain               string   `default:"15s" placeholder:"DUR" help:"How long requests under way may take after TERM (${default})."`
@@ -67,6 +70,7 @@ type Config struct {
 	OutboundAllow  []netip.Prefix
 	FeedScope      string // "": the revocation feed is open
 	Registration   provider.Registration
+	Documents      provider.Documents
 	Migrate        bool // also on PostgreSQL
 	LogLevel       slog.Level
 	Drain          time.Duration
@@ -153,6 +157,7 @@ func (f serveFlags) validate(a *app) (Config, error) {
 			bad("--registration-scope", fmt.Sprintf("%q is not a scope", s), "write one word, as orders:read, and repeat the flag for more")
 		}
 	}
+	c.Documents = f.documents(c.Issuer, bad)
 	if err := c.LogLevel.UnmarshalText([]byte(f.LogLevel)); err != nil {
 		bad("--log-level", fmt.Sprintf("%q is no level", f.LogLevel), "choose debug, info, warn or error")
 	}
@@ -161,6 +166,31 @@ func (f serveFlags) validate(a *app) (Config, error) {
 	}
 	c.Traces = traces(bad)
 	return c, faults.Err()
+}
+
+// documents returns the policy for client ID metadata documents.
+func (f serveFlags) documents(issuer provider.Issuer, bad addFault) provider.Documents {
+	d := provider.Documents{Mode: provider.DocumentMode(f.Documents), Hosts: f.DocumentHost, Loopback: f.DocumentLoopback}
+	switch d.Mode {
+	case provider.DocumentsOff, provider.DocumentsListed, provider.DocumentsOpen:
+	default:
+		bad("--client-id-metadata-documents", fmt.Sprintf("%q is no mode", f.Documents), "choose off, listed or open")
+		return d
+	}
+	for _, host := range d.Hosts {
+		if !provider.ValidHost(host) {
+			bad("--client-id-metadata-host", fmt.Sprintf("%q is not a host", host), "write it in lower case without scheme, port or path, as claude.ai")
+		}
+	}
+	if listed := d.Mode == provider.DocumentsListed; listed && len(d.Hosts) == 0 {
+		bad("--client-id-metadata-documents", "is listed, and no host is", "name each with --client-id-metadata-host")
+	} else if !listed && len(d.Hosts) > 0 {
+		bad("--client-id-metadata-host", "has no effect unless --client-id-metadata-documents is listed", "serve with listed, or leave it out")
+	}
+	if d.Loopback && f.Issuer != "" && !issuer.Loopback() {
+		bad("--client-id-metadata-loopback", "is for development, and the issuer is not on this machine", "leave it out")
+	}
+	return d
 }
 
 // notes returns what is not wrong with the configuration, and yet seldom meant.
@@ -175,8 +205,8 @@ func (c Config) notes() []provider.Fault {
 			notes.Add("--trusted-proxy", fmt.Sprintf("%s is a large network: everybody in it chooses the address that logs and limits go by", p), "name each proxy by its address, as 10.0.0.5/32")
 		}
 	}
-	if c.Registration.Mode == provider.RegistrationOff && len(c.Registration.Scopes) > 0 {
-		notes.Add("--registration-scope", "has no effect while registration is off", "serve with --registration token or open, or leave it out")
+	if c.Registration.Mode == provider.RegistrationOff && c.Documents.Mode == provider.DocumentsOff && len(c.Registration.Scopes) > 0 {
+		notes.Add("--registration-scope", "has no effect while registration is off", "serve with --registration token or open, or with --client-id-metadata-documents, or leave it out")
 	}
 	return notes.Faults
 }

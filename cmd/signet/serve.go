@@ -163,7 +163,7 @@ func (a *app) start(ctx context.Context, cfg Config) (_ *running, err error) {
 	}
 	p, err := provider.New(ctx, provider.Config{
 		Issuer: cfg.Issuer, Store: s.store, Sealer: sealer, Algorithms: keys.Algorithms(), Policy: policy, Schedule: schedule,
-		FeedScope: cfg.FeedScope, Registration: cfg.Registration,
+		FeedScope: cfg.FeedScope, Registration: cfg.Registration, Documents: cfg.Documents,
 		Outbound: provider.NewOutbound(cfg.OutboundAllow),
 		Metrics:  registry, Tracer: tracer, Log: a.log, Now: now,
 	})

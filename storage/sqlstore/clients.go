@@ -89,7 +89,7 @@ func (r *Reader) CountClients(ctx context.Context, origin string) (int64, error)
 // UnusedClients implements storage.Reader.
 func (r *Reader) UnusedClients(ctx context.Context, origin string, never, last time.Time, limit int) ([]string, error) {
 	ids, err := collect(ctx, r.db, scanText, `SELECT id FROM clients
-		WHERE origin = $1 AND (last_used_at = 0 AND created_at <= $2 OR last_used_at > 0 AND last_used_at <= $3)
+		WHERE origin = $1 AND enabled = 1 AND (last_used_at = 0 AND created_at <= $2 OR last_used_at > 0 AND last_used_at <= $3)
 		AND grant_types NOT LIKE '%client_credentials%'
 		AND NOT EXISTS (SELECT 1 FROM grants WHERE client_id = clients.id AND revoked_at = 0)
 		ORDER BY id LIMIT $4`, origin, never, last, limit)

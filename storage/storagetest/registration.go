@@ -24,6 +24,7 @@ func testUnusedClients(t *testing.T, s storage.Store) {
 		"6 used long ago, yet": {"registration", noon, noon.Add(day), "live"},
 		"7 withdrawn":          {"registration", noon, noon.Add(day), "revoked"},
 		"8 acts for itself":    {"registration", noon, time.Time{}, ""},
+		"9 disabled":           {"registration", noon, time.Time{}, ""},
 	} {
 		client := testClient(id)
 		client.Origin, client.CreatedAt, client.LastUsedAt = c.origin, c.created, c.used
@@ -31,6 +32,7 @@ func testUnusedClients(t *testing.T, s storage.Store) {
 		if id == "8 acts for itself" {
 			client.GrantTypes = append(client.GrantTypes, "client_credentials")
 		}
+		client.Enabled = id != "9 disabled"
 		createClient(t, s, client)
 		if c.grant == "" {
 			continue
@@ -44,7 +46,7 @@ func testUnusedClients(t *testing.T, s storage.Store) {
 		}
 	}
 	n, err := s.CountClients(t.Context(), "registration")
-	same(t, "registered clients", n, err, 7)
+	same(t, "registered clients", n, err, 8)
 	ids, err := s.UnusedClients(t.Context(), "registration", noon.Add(2*day), noon.Add(2*day), 10)
 	same(t, "unused clients", ids, err, []string{"2 never used", "4 used long ago", "7 withdrawn"})
 	ids, err = s.UnusedClients(t.Context(), "registration", noon.Add(2*day), noon.Add(2*day), 1)
