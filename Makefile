@@ -1,7 +1,7 @@
 # What a contributor needs. `make` alone lists the targets.
 
 .DEFAULT_GOAL := help
-.PHONY: help build check deps generate test proof bench load figures replicas screenshots demo clean
+.PHONY: help build check deps generate test proof bench fuzz load figures replicas screenshots demo clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -31,6 +31,13 @@ proof: deps ## the claims about running servers, at length: 1,000 rounds of 64 a
 
 bench: ## the benchmarks of docs/performance.md
 	go run ./storage/storagetest/pg -- go test -run '^$$' -bench . -benchmem ./...
+
+FUZZTIME = 1m
+
+fuzz: ## every fuzz target for a while: make fuzz FUZZTIME=10m
+	@grep -rnoE --include='*_test.go' --exclude-dir=.cache '^func Fuzz[A-Za-z0-9]+' . | while IFS=: read -r file _ name; do \
+		echo "$${name#func }"; go test "$${file%/*}" -run '^$$' -fuzz "^$${name#func }\$$" -fuzztime $(FUZZTIME) || exit 1; \
+	done
 
 load: ## load on a running server: make load ARGS='--issuer URL …'
 	go run ./conformance/load $(ARGS)

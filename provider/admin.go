@@ -74,6 +74,7 @@ const (
 	eventClientRevoked       = "client.tokens_revoked"
 	eventClientSecretRotated = "client.secret_rotated"
 	eventInitialToken        = "client.initial_access_token_created"
+	eventInitialTokenRevoked = "client.initial_access_token_revoked"
 	eventResourceCreated     = "resource.created"
 	eventResourceUpdated     = "resource.updated"
 	eventResourceDeleted     = "resource.deleted"

@@ -80,6 +80,8 @@ type Policy struct {
 	DeliveryPatience     time.Duration
 	// PruneEvery is how often expired rows are looked for.
 	PruneEvery time.Duration
+	// AuditRetention is how long audit events are kept; 0 is for ever.
+	AuditRetention time.Duration
 
 	// RegisteredNeverUsed is how long a client that registered itself is kept
 	// while nobody has signed in with it, RegisteredUnused how long after
@@ -158,6 +160,7 @@ func DefaultPolicy() Policy {
 		DeliveryLongestRetry:   time.Hour,
 		DeliveryPatience:       24 * time.Hour,
 		PruneEvery:             time.Minute,
+		AuditRetention:         365 * 24 * time.Hour,
 		RegisteredNeverUsed:    24 * time.Hour,
 		RegisteredUnused:       90 * 24 * time.Hour,
 		MaxRegistered:          10_000,

@@ -301,7 +301,11 @@ func (p *Provider) prune(ctx context.Context) {
 		for gone := batch; gone > 0; {
 			err := p.job(ctx, "prune", func(ctx context.Context) error {
 				return p.store.Update(ctx, func(ctx context.Context, tx storage.Tx) (err error) {
-					gone, err = tx.PruneExpired(ctx, p.now(), batch)
+					if gone, err = tx.PruneExpired(ctx, p.now(), batch); err != nil || p.policy.AuditRetention == 0 {
+						return err
+					}
+					events, err := tx.PruneAudit(ctx, p.now().Add(-p.policy.AuditRetention), batch)
+					gone += events
 					return err
 				})
 			})

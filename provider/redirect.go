@@ -35,7 +35,7 @@ func ValidateRedirectURI(uri string, native bool) error {
 		if !isLoopback(u.Hostname()) {
 			return errors.New("uses http on a host other than 127.0.0.1, [::1] or localhost; use https (RFC 9700 §2.6)")
 		}
-	case !strings.Contains(u.Scheme, "."):
+	case !strings.Contains(u.Scheme, ".") || slices.Contains(strings.Split(u.Scheme, "."), ""):
 		// RFC 8252 §7.1. A dot also keeps out what browsers run or read
 		// themselves: javascript, data, file, blob, vbscript (§8.4).
 		return fmt.Errorf("uses the scheme %q; a private-use scheme is a domain name in reverse, as com.example.app (RFC 8252 §7.1)", u.Scheme)

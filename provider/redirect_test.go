@@ -1,6 +1,7 @@
 package provider
 
 import (
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -40,6 +41,8 @@ func TestValidateRedirectURI(t *testing.T) {
 		{"vbscript", "vbscript:x", never},
 		{"ftp", "ftp://example.com/", never},
 		{"private-use scheme without a dot", "myapp:/cb", never},
+		{"scheme that only ends with a dot", "http.:1/cb", never},
+		{"scheme with two dots in a row", "com..app:/cb", never},
 		{"private-use scheme with nothing after it", "com.example.app:", never},
 		{"http", "http://shop.example.com/cb", never},
 		{"http on a name that begins like loopback", "http://localhost.example.com/cb", never},
@@ -108,6 +111,39 @@ func FuzzValidateRedirectURI(f *testing.F) {
 			}
 		default:
 			t.Errorf("%q is accepted", uri)
+		}
+	})
+}
+
+// FuzzMatchRedirectURI: an answer goes where a client is registered to the
+// byte, or to another port of the same loopback address, and nowhere else.
+func FuzzMatchRedirectURI(f *testing.F) {
+	for _, seed := range [][2]string{
+		{"https://shop.example.com/cb", "https://shop.example.com/cb"}, {"https://shop.example.com/CB", "https://shop.example.com/cb"},
+		{"http://127.0.0.1:1234/cb", "http://127.0.0.1/cb"}, {"http://127.0.0.1:1234/cb?x", "http://127.0.0.1/cb"}, {"http://127.0.0.1:99999/cb", "http://127.0.0.1/cb"},
+		{"http://evil@127.0.0.1/cb", "http://127.0.0.1/cb"}, {"http://127.0.0.1:1@evil.example/cb", "http://127.0.0.1:1/cb"}, {"https://127.0.0.1:1/cb", "https://127.0.0.1/cb"},
+		{"http://[::1]:1/cb", "http://[::1]/cb"}, {"http://localhost:/cb", "http://localhost/cb"}, {"http://127.1:1/cb", "http://127.0.0.1/cb"}, {"http://LOCALHOST/cb", "http://localhost/cb"},
+		{"com.example.app:/cb", "com.example.app:/cb"}, {"http://127.0.0.1:1", "http://127.0.0.1"}, {"http://127.0.0.1?:1", "http://127.0.0.1?:2"}, {"http://127.0.0.1:1/:2/cb", "http://127.0.0.1/:3/cb"},
+		{"", ""}, {"http://127.0.0.1:1/cb#", "http://127.0.0.1/cb#"},
+	} {
+		f.Add(seed[0], seed[1])
+	}
+	loopback := regexp.MustCompile(`^(http://(?:127\.0\.0\.1|\[::1\]|localhost))(?::[0-9]+)?((?:[/?].*)?)$`)
+	f.Fuzz(func(t *testing.T, requested, registered string) {
+		if ValidateRedirectURI(registered, true) != nil {
+			return // nobody has it
+		}
+		matched, ok := matchRedirectURI(requested, []string{registered})
+		switch {
+		case requested == registered:
+			if !ok || matched != registered {
+				t.Errorf("%q is not taken for itself", requested)
+			}
+		case ok:
+			a, b := loopback.FindStringSubmatch(requested), loopback.FindStringSubmatch(registered)
+			if a == nil || b == nil || a[1] != b[1] || a[2] != b[2] || ValidateRedirectURI(requested, true) != nil || matched != registered {
+				t.Errorf("%q is taken for %q", requested, registered)
+			}
 		}
 	})
 }

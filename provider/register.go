@@ -2,7 +2,9 @@ package provider
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/subtle"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -63,7 +65,7 @@ type initialToken struct {
 // CreateInitialAccessToken makes a token with which clients may be registered
 // up to uses times before lifetime is over (RFC 7591 §3), also for the further
 // grants and scopes named. It is shown this once; its hash is stored.
-func (a *Admin) CreateInitialAccessToken(ctx context.Context, uses int, lifetime time.Duration, grants, scopes []string) (token string, expires time.Time, err error) {
+func (a *Admin) CreateInitialAccessToken(ctx context.Context, uses int, lifetime time.Duration, grants, scopes []string) (token string, made InitialAccessToken, err error) {
 	var f InvalidError
 	if uses < 1 || uses > 10_000 {
 		f.Add("uses", "is out of range", "choose 1 to 10000")
@@ -77,11 +79,11 @@ func (a *Admin) CreateInitialAccessToken(ctx context.Context, uses int, lifetime
 		}
 	}
 	if err := f.Err(); err != nil {
-		return "", time.Time{}, err
+		return "", InitialAccessToken{}, err
 	}
 	data, err := json.Marshal(initialToken{Uses: uses, Grants: grants, Scopes: scopes})
 	if err != nil {
-		return "", time.Time{}, err
+		return "", InitialAccessToken{}, err
 	}
 	token, hash := newBearer(initialTokenPrefix)
 	err = a.updateUsers(ctx, func(ctx context.Context, tx change) error {
@@ -107,15 +109,118 @@ func (a *Admin) CreateInitialAccessToken(ctx context.Context, uses int, lifetime
 		if err != nil {
 			return err
 		}
-		expires = tx.now.Add(lifetime)
-		err = tx.UseOnce(ctx, storage.OneTime{Kind: kindInitialToken, KeyHash: hash, Data: string(data), CreatedAt: e.first(tx.now), ExpiresAt: expires}, tx.now)
-		if err != nil {
+		row := storage.OneTime{Kind: kindInitialToken, KeyHash: hash, Data: string(data), CreatedAt: e.first(tx.now), ExpiresAt: tx.now.Add(lifetime)}
+		if err := tx.UseOnce(ctx, row, tx.now); err != nil {
 			return fmt.Errorf("initial access token: %w", err)
 		}
-		return tx.audit(ctx, eventInitialToken, "", "", map[string]any{"uses": uses, "expires_at": expires.Format(time.RFC3339), "scope": scopes})
+		if made, err = newInitialAccessToken(row); err != nil {
+			return err
+		}
+		return tx.audit(ctx, eventInitialToken, "", "", map[string]any{"id": made.ID, "uses": uses, "expires_at": made.ExpiresAt.Format(time.RFC3339), "scope": scopes})
 	})
-	return token, expires, err
+	return token, made, err
 }
+
+// InitialAccessToken is what can be told of an initial access token: everything
+// but itself.
+type InitialAccessToken struct {
+	ID                   string // from its hash
+	Uses                 int    // how many clients it still registers
+	Grants, Scopes       []string
+	CreatedAt, ExpiresAt time.Time
+}
+
+func newInitialAccessToken(row storage.OneTime) (InitialAccessToken, error) {
+	t, err := readInitialToken(row)
+	return InitialAccessToken{
+		ID: initialTokenID(row), Uses: t.Uses, Grants: t.Grants, Scopes: t.Scopes,
+		CreatedAt: row.CreatedAt, ExpiresAt: row.ExpiresAt,
+	}, err
+}
+
+// InitialAccessTokens returns up to limit of the initial access tokens that
+// still let somebody in, after the one with this id.
+func (a *Admin) InitialAccessTokens(ctx context.Context, after string, limit int) ([]InitialAccessToken, error) {
+	hash := []byte(nil)
+	if after != "" {
+		id, err := hex.DecodeString(after)
+		if err != nil || len(id) != 8 {
+			return nil, fmt.Errorf("initial access token %q: %w", clip(after), storage.ErrInvalid)
+		}
+		hash = append(id, slices.Repeat([]byte{0xff}, sha256.Size-len(id))...)
+	}
+	e, err := readEpoch(ctx, a.store)
+	if err != nil {
+		return nil, err
+	}
+	return initialTokens(ctx, a.store, e, hash, limit, a.entries.now())
+}
+
+// initialTokens leaves out those that a restored database voids.
+func initialTokens(ctx context.Context, r storage.Reader, e epoch, after []byte, limit int, now time.Time) (list []InitialAccessToken, err error) {
+	for len(list) < limit {
+		rows, err := r.OneTimes(ctx, kindInitialToken, after, limit, now)
+		if err != nil {
+			return nil, fmt.Errorf("initial access tokens: %w", err)
+		}
+		for _, row := range rows {
+			after = row.KeyHash
+			if e.voids(row.CreatedAt) {
+				continue
+			}
+			t, err := newInitialAccessToken(row)
+			if err != nil {
+				return nil, err
+			}
+			if list = append(list, t); len(list) == limit {
+				break
+			}
+		}
+		if len(rows) < limit {
+			break
+		}
+	}
+	return list, nil
+}
+
+// RevokeInitialAccessToken ends the token with this id. What was registered
+// with it stays.
+func (a *Admin) RevokeInitialAccessToken(ctx context.Context, id string) error {
+	for {
+		err := a.revokeInitialAccessToken(ctx, id)
+		if !errors.Is(err, storage.ErrConsumed) || ctx.Err() != nil {
+			return err
+		}
+		// Somebody has registered with it meanwhile, which writes it anew.
+	}
+}
+
+func (a *Admin) revokeInitialAccessToken(ctx context.Context, id string) error {
+	return a.updateUsers(ctx, func(ctx context.Context, tx change) error {
+		const page = 100
+		for after := []byte(nil); ; {
+			rows, err := tx.OneTimes(ctx, kindInitialToken, after, page, tx.now)
+			if err != nil {
+				return fmt.Errorf("initial access tokens: %w", err)
+			}
+			for _, row := range rows {
+				if after = row.KeyHash; initialTokenID(row) != id {
+					continue
+				}
+				if _, err := tx.TakeOnce(ctx, kindInitialToken, row.KeyHash, tx.now); err != nil {
+					return fmt.Errorf("initial access token: %w", err)
+				}
+				return tx.audit(ctx, eventInitialTokenRevoked, "", "", map[string]any{"id": id})
+			}
+			if len(rows) < page {
+				return object("initial access token", id, storage.ErrNotFound)
+			}
+		}
+	})
+}
+
+// initialTokenID names a token to operators by the start of its hash.
+func initialTokenID(row storage.OneTime) string { return hex.EncodeToString(row.KeyHash[:8]) }
 
 // registered is the answer to a registration (RFC 7591 §3.2.1, RFC 7592 §3).
 type registered struct {
@@ -271,7 +376,7 @@ func (p *Provider) manage(w http.ResponseWriter, r *http.Request) error {
 	if err != nil && !errors.Is(err, storage.ErrNotFound) {
 		return fmt.Errorf("client: %w", err)
 	}
-	if err != nil || !ownsRegistration(c, bearer) { // RFC 7592 §2: alike for a client that is gone
+	if err != nil || !p.ownsRegistration(c, bearer) { // RFC 7592 §2: alike for a client that is gone
 		return invalidToken(errors.New("not the registration access token of this client"))
 	}
 	if !c.Enabled {
@@ -279,6 +384,11 @@ func (p *Provider) manage(w http.ResponseWriter, r *http.Request) error {
 	}
 	switch r.Method {
 	case http.MethodGet:
+		if len(c.RegistrationTokenHash) > sha256.Size && !isFormer(c, bearer) {
+			if err := p.endFormerToken(ctx, c.ID, bearer); err != nil {
+				return err
+			}
+		}
 		writeJSON(w, http.StatusOK, p.newRegistered(c, "", bearer))
 		return nil
 	case http.MethodPut:
@@ -304,14 +414,59 @@ func (p *Provider) manage(w http.ResponseWriter, r *http.Request) error {
 // errClientDisabled refuses a client that an operator has disabled.
 var errClientDisabled = &bearerError{http.StatusForbidden, "insufficient_scope", "An operator has disabled this client.", nil}
 
-// ownsRegistration says whether the token is that of the client's
-// registration. A client that an operator made has none.
-func ownsRegistration(c storage.Client, token string) bool {
-	return c.Origin == originRegistration && len(c.RegistrationTokenHash) > 0 && subtle.ConstantTimeCompare(bearerHash(token), c.RegistrationTokenHash) == 1
+// ownsRegistration says whether the token lets its bearer change the client's
+// registration: it is the registration access token, or the one before that, as
+// long as the answer which brought the newer one may have been lost: until the
+// newer one is used, and no longer than a rotated secret works.
+func (p *Provider) ownsRegistration(c storage.Client, token string) bool {
+	if c.Origin != originRegistration {
+		return false // what an operator made, or a document describes, has none
+	}
+	current, former := registrationTokens(c)
+	hash := bearerHash(token)
+	return len(current) > 0 && subtle.ConstantTimeCompare(hash, current) == 1 ||
+		len(former) > 0 && subtle.ConstantTimeCompare(hash, former) == 1 && p.now().Before(c.UpdatedAt.Add(p.policy.SecretOverlap))
+}
+
+// registrationTokens returns the hashes of the client's registration access
+// token and of the one before it, which are kept behind one another.
+func registrationTokens(c storage.Client) (current, former []byte) {
+	if len(c.RegistrationTokenHash) <= sha256.Size {
+		return c.RegistrationTokenHash, nil
+	}
+	return c.RegistrationTokenHash[:sha256.Size], c.RegistrationTokenHash[sha256.Size:]
+}
+
+// isFormer says whether the token is the one before the client's newest.
+func isFormer(c storage.Client, token string) bool {
+	_, former := registrationTokens(c)
+	return subtle.ConstantTimeCompare(bearerHash(token), former) == 1
+}
+
+// endFormerToken ends the registration access token before this one, whose
+// first use shows that it has arrived.
+func (p *Provider) endFormerToken(ctx context.Context, id, bearer string) error {
+	err := p.registrar.update(ctx, func(ctx context.Context, tx change) error {
+		c, err := tx.Client(ctx, id)
+		if err != nil {
+			return err
+		}
+		current, former := registrationTokens(c)
+		if former == nil || subtle.ConstantTimeCompare(bearerHash(bearer), current) != 1 {
+			return nil // changed meanwhile
+		}
+		c.RegistrationTokenHash = current
+		return tx.UpdateClient(ctx, c)
+	})
+	if err != nil && !errors.Is(err, storage.ErrNotFound) {
+		return fmt.Errorf("registration access token: %w", err)
+	}
+	return nil
 }
 
 // replace puts a new registration in the place of the client's (RFC 7592
-// §2.2), and a new registration access token in that of the one it came with.
+// §2.2), and a new registration access token in that of the one it came with,
+// which works on until the new one is used.
 func (p *Provider) replace(ctx context.Context, w http.ResponseWriter, r *http.Request, c storage.Client, bearer string) (registered, error) {
 	doc, err := readClientDocument(w, r)
 	if err != nil {
@@ -333,16 +488,17 @@ func (p *Provider) replace(ctx context.Context, w http.ResponseWriter, r *http.R
 		return registered{}, err
 	}
 	token, hash := newBearer(registrationTokenPrefix)
+	again := isFormer(c, bearer) // the answer to the last change never arrived
 	updated, err := p.registrar.updateClient(ctx, c.ID, func(row *storage.Client) error {
 		// Judged as the client is now: its body may have taken its time.
 		switch {
-		case !ownsRegistration(*row, bearer):
+		case !p.ownsRegistration(*row, bearer):
 			return invalidToken(errors.New("the registration access token was replaced meanwhile"))
 		case !row.Enabled:
 			return errClientDisabled
 		}
 		fresh := DefaultClient()
-		fresh.ID, fresh.Origin, fresh.RegistrationTokenHash, fresh.Roles = row.ID, row.Origin, hash, row.Roles
+		fresh.ID, fresh.Origin, fresh.RegistrationTokenHash, fresh.Roles = row.ID, row.Origin, slices.Concat(hash, bearerHash(bearer)), row.Roles
 		// What only an operator says stays as it is.
 		fresh.RefreshWindow, fresh.ClaimsInIDToken, fresh.AssertionAudTokenURL = row.RefreshWindow, row.ClaimsInIDToken, row.AssertionAudTokenURL
 		// What an initial access token let it have beyond the policy, it keeps.
@@ -359,8 +515,8 @@ func (p *Provider) replace(ctx context.Context, w http.ResponseWriter, r *http.R
 		return registered{}, err
 	}
 	secret := ""
-	if hasSecret(updated) && !hasSecret(c) {
-		if secret, _, err = p.registrar.RotateClientSecret(ctx, c.ID, 0); err != nil {
+	if hasSecret(updated) && (again || !hasSecret(c)) { // a secret may have been lost with that answer
+		if secret, _, err = p.registrar.RotateClientSecret(ctx, c.ID, p.policy.SecretOverlap); err != nil {
 			return registered{}, err
 		}
 	}

@@ -94,6 +94,10 @@ func (a *Admin) Restored(ctx context.Context) (Restored, error) {
 		if err := tx.RestartRevocationLog(ctx); err != nil {
 			return fmt.Errorf("revocation log: %w", err)
 		}
+		// Those that were replaced since the backup would be good again.
+		if err := tx.VoidRegistrations(ctx); err != nil {
+			return err
+		}
 		// Without an issuer it was never served, so there are no tokens.
 		if a.issuer != "" {
 			if _, err := tx.append(ctx, revocation.Epoch, revocation.KindIssuer, a.issuer, eventRestored); err != nil {

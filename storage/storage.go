@@ -201,6 +201,9 @@ type Reader interface {
 	// OneTime returns a single-use value that can still be taken at now, and
 	// leaves it there. ErrNotFound.
 	OneTime(ctx context.Context, kind string, keyHash []byte, now time.Time) (OneTime, error)
+	// OneTimes returns up to limit single-use values of the kind that can still
+	// be taken at now and come after the key hash, in their order.
+	OneTimes(ctx context.Context, kind string, after []byte, limit int, now time.Time) ([]OneTime, error)
 
 	// LogoutTargets returns the clients with a logout URI, not disabled, that have a
 	// grant of the user's which includes openid and was not revoked, each with the
@@ -332,6 +335,9 @@ type Tx interface {
 	// RestartRevocationLog gives the log, which is started if need be, a new feed
 	// id: no position of before means anything in it. Its entries stay.
 	RestartRevocationLog(ctx context.Context) error
+	// VoidRegistrations takes from all clients what they change their
+	// registration with.
+	VoidRegistrations(ctx context.Context) error
 
 	// AppendAudit adds an audit event. ErrExists when the id is taken.
 	AppendAudit(ctx context.Context, e AuditEvent) error
@@ -433,4 +439,7 @@ type Tx interface {
 	// returns how many went. Called until it returns 0. Signing keys and sealed
 	// secrets stay: their lifecycle is the key ring's.
 	PruneExpired(ctx context.Context, now time.Time, limit int) (int, error)
+	// PruneAudit deletes up to limit of the audit events that happened at or
+	// before then and returns how many went.
+	PruneAudit(ctx context.Context, before time.Time, limit int) (int, error)
 }

@@ -84,15 +84,30 @@ func (k signer) sign(t testing.TB, claims map[string]any, opts *jose.SignerOptio
 	if err != nil {
 		t.Fatal(err)
 	}
+	return compact(t, s, payload)
+}
+
+// signBytes signs what need be no JSON.
+func (k signer) signBytes(t testing.TB, payload []byte) string {
+	t.Helper()
+	s, err := jose.NewSigner(jose.SigningKey{Algorithm: k.alg, Key: k.key}, (&jose.SignerOptions{}).WithHeader("kid", k.kid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return compact(t, s, payload)
+}
+
+func compact(t testing.TB, s jose.Signer, payload []byte) string {
+	t.Helper()
 	jws, err := s.Sign(payload)
 	if err != nil {
 		t.Fatal(err)
 	}
-	compact, err := jws.CompactSerialize()
+	serialized, err := jws.CompactSerialize()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return compact
+	return serialized
 }
 
 // claimsFor returns the claims of a right assertion (RFC 7523 §3), to be altered.

@@ -3,6 +3,7 @@ package web_test
 import (
 	"crypto/rsa"
 	"encoding/json"
+	"errors"
 	"io"
 	"maps"
 	"net/http"
@@ -110,7 +111,10 @@ func TestRegistration(t *testing.T) {
 		s.settle()
 		s.form("/par", id, put.member("client_secret"), url.Values{"x": {"y"}}).isRefusal(t, 400, "invalid_request") // it authenticates
 		next := put.member("registration_access_token")
-		if a := s.registration(http.MethodGet, manage, token, nil); next == token || a.status != http.StatusUnauthorized {
+		if a := s.registration(http.MethodGet, manage, next, nil); next == token || a.status != http.StatusOK {
+			t.Errorf("the new token: %d %s", a.status, a.body)
+		}
+		if a := s.registration(http.MethodGet, manage, token, nil); a.status != http.StatusUnauthorized {
 			t.Errorf("the token from before works on: %d %s", a.status, a.body)
 		}
 		if a := s.registration(http.MethodDelete, manage, next, nil); a.status != http.StatusNoContent {
@@ -202,7 +206,7 @@ func TestInitialAccessToken(t *testing.T) {
 				t.Errorf("with %q: %d %s", wrong, a.status, a.body)
 			}
 		}
-		token, _, err := s.admin.CreateInitialAccessToken(t.Context(), 3, time.Hour, []string{"client_credentials"}, []string{"orders:write"})
+		token, made3, err := s.admin.CreateInitialAccessToken(t.Context(), 3, time.Hour, []string{"client_credentials"}, []string{"orders:write"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -233,6 +237,9 @@ func TestInitialAccessToken(t *testing.T) {
 		}
 		s.settle()
 		s.token(id.Load().(string), secret.Load().(string), "orders:write")
+		if err := s.admin.RevokeInitialAccessToken(t.Context(), made3.ID); !errors.Is(err, storage.ErrNotFound) {
+			t.Errorf("a token that is used up is revoked: %v", err)
+		}
 
 		short, _, err := s.admin.CreateInitialAccessToken(t.Context(), 1, time.Minute, nil, nil)
 		if err != nil {
@@ -537,6 +544,175 @@ func TestRegistrationIsBounded(t *testing.T) {
 		}
 		if _, err := s.admin.Client(t.Context(), "shop"); err != nil {
 			t.Errorf("the operator's client: %v", err)
+		}
+	})
+}
+
+// N1: the registration access token is rotated by each change, and the one
+// before works until the new one is used, because an answer may be lost (RFC 7592 §2.2).
+func TestRegistrationTokenRotates(t *testing.T) {
+	onBoth(t, open(), func(t *testing.T, s *site) {
+		s.people()
+		made := s.registers(spa())
+		id, manage, first := made.member("client_id"), made.member("registration_client_uri"), made.member("registration_access_token")
+		put := func(token string) answer {
+			t.Helper()
+			return s.registration(http.MethodPut, manage, token, spa("client_id", id, "token_endpoint_auth_method", "client_secret_basic"))
+		}
+		is := func(what, token string, status int) {
+			t.Helper()
+			if a := s.registration(http.MethodGet, manage, token, nil); a.status != status {
+				t.Errorf("%s: %d %s", what, a.status, a.body)
+			}
+		}
+		lost := put(first) // with the secret in it
+		is("the first, whose successor may be lost", first, 200)
+		again := put(first)
+		second := again.member("registration_access_token")
+		if again.status != 200 || again.member("client_secret") == "" || again.member("client_secret") == lost.member("client_secret") {
+			t.Fatalf("a change is repeated: %d %s", again.status, again.body)
+		}
+		is("a successor that was given up", lost.member("registration_access_token"), 401)
+		s.settle()
+		s.form("/par", id, again.member("client_secret"), url.Values{"x": {"y"}}).isRefusal(t, 400, "invalid_request") // it authenticates
+
+		is("the second", second, 200)
+		is("the first, after the second was used", first, 401)
+		third := put(second).member("registration_access_token")
+		if a := put(third); a.status != 200 || a.member("client_secret") != "" {
+			t.Errorf("a change with a token that arrived: %d %s", a.status, a.body)
+		}
+		is("the second, after the third was used", second, 401)
+
+		// And no longer than a day.
+		made = s.registers(spa())
+		id, manage, first = made.member("client_id"), made.member("registration_client_uri"), made.member("registration_access_token")
+		next := put(first).member("registration_access_token")
+		s.clock.set(24*time.Hour - time.Minute)
+		s.settle()
+		is("within a day", first, 200)
+		s.clock.set(24*time.Hour + time.Minute)
+		s.settle()
+		is("after a day", first, 401)
+		is("the next, after a day", next, 200)
+	})
+}
+
+// An operator sees whom they let in, and can end it: however many register at
+// that moment, none does afterwards.
+func TestInitialAccessTokensAreRevoked(t *testing.T) {
+	onBoth(t, options{register: provider.Registration{Mode: provider.RegistrationToken}}, func(t *testing.T, s *site) {
+		ctx := t.Context()
+		s.people()
+		_, other, err := s.admin.CreateInitialAccessToken(ctx, 1, time.Hour, nil, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		token, made, err := s.admin.CreateInitialAccessToken(ctx, 10_000, time.Hour, []string{"client_credentials"}, []string{"orders:write"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var ended atomic.Bool
+		var wg sync.WaitGroup
+		for range 4 {
+			wg.Go(func() {
+				for {
+					over := ended.Load()
+					a := s.registration(http.MethodPost, "/register", token, spa())
+					if over && a.status != http.StatusUnauthorized {
+						t.Errorf("after it was revoked: %d %s", a.status, a.body)
+					}
+					if a.status != http.StatusCreated {
+						return
+					}
+				}
+			})
+		}
+		for end := time.Now().Add(patience); ; {
+			list, err := s.admin.InitialAccessTokens(ctx, "", 10)
+			if err != nil || len(list) != 2 {
+				t.Fatalf("%+v, %v", list, err)
+			}
+			i := slices.IndexFunc(list, func(l provider.InitialAccessToken) bool { return l.ID == made.ID })
+			if l := list[i]; l.Uses < 9_995 && slices.Equal(l.Grants, []string{"client_credentials"}) && slices.Equal(l.Scopes, []string{"orders:write"}) && made.ExpiresAt.Sub(l.ExpiresAt) < time.Millisecond {
+				break
+			}
+			if time.Now().After(end) {
+				t.Fatalf("%+v", list)
+			}
+		}
+		if err := s.admin.RevokeInitialAccessToken(ctx, made.ID); err != nil {
+			t.Fatal(err)
+		}
+		ended.Store(true)
+		wg.Wait()
+		if a := s.registration(http.MethodPost, "/register", token, spa()); a.status != http.StatusUnauthorized {
+			t.Errorf("after it was revoked: %d %s", a.status, a.body)
+		}
+		if list, err := s.admin.InitialAccessTokens(ctx, "", 10); err != nil || len(list) != 1 || list[0].ID != other.ID {
+			t.Errorf("%+v, %v", list, err)
+		}
+		if list, err := s.admin.InitialAccessTokens(ctx, other.ID, 10); err != nil || len(list) != 0 {
+			t.Errorf("after the last: %+v, %v", list, err)
+		}
+		if _, err := s.admin.InitialAccessTokens(ctx, "x", 10); !errors.Is(err, storage.ErrInvalid) {
+			t.Errorf("after nothing: %v", err)
+		}
+		if _, err := s.admin.Restored(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if list, err := s.admin.InitialAccessTokens(ctx, "", 10); err != nil || len(list) != 0 {
+			t.Errorf("after a restore: %+v, %v", list, err)
+		}
+	})
+}
+
+// After a restore nobody knows which registration access token is the newest,
+// so none works; the client signs people in as before.
+func TestRegistrationAfterRestore(t *testing.T) {
+	onBoth(t, open(), func(t *testing.T, s *site) {
+		s.people()
+		made := s.registers(spa())
+		if _, err := s.admin.Restored(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		for _, method := range []string{http.MethodGet, http.MethodPut, http.MethodDelete} {
+			a := s.registration(method, made.member("registration_client_uri"), made.member("registration_access_token"), spa("client_id", made.member("client_id")))
+			if a.status != http.StatusUnauthorized {
+				t.Errorf("%s: %d %s", method, a.status, a.body)
+			}
+		}
+		s.settle()
+		s.browser().open(authorize("client_id", made.member("client_id"))).isPage(200, "/login")
+	})
+}
+
+// What happened is kept as long as the policy says.
+func TestAuditRetention(t *testing.T) {
+	o := options{policy: func(p *provider.Policy) { p.PruneEvery, p.AuditRetention = 50*time.Millisecond, 30*24*time.Hour }}
+	onBoth(t, o, func(t *testing.T, s *site) {
+		s.people()
+		count := func() int {
+			events, err := s.store.AuditEvents(t.Context(), storage.AuditFilter{Limit: 100})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return len(events)
+		}
+		kept := count()
+		s.clock.set(29 * 24 * time.Hour)
+		s.settle()
+		if _, err := s.admin.DeleteUser(t.Context(), bob); err != nil {
+			t.Fatal(err)
+		}
+		if n := count(); n != kept+1 {
+			t.Errorf("%d events after 29 days, were %d", n, kept)
+		}
+		s.clock.set(31 * 24 * time.Hour)
+		for end := time.Now().Add(patience); count() != 1; time.Sleep(20 * time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatalf("%d events after 31 days, want the last one", count())
+			}
 		}
 	})
 }

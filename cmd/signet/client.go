@@ -25,7 +25,7 @@ type clientCmd struct {
 	Delete       clientDelete  `cmd:"" help:"Remove a client for good."`
 	RotateSecret clientRotate  `cmd:"" help:"Make a new secret; the old one works on for a while."`
 
-	InitialAccessToken clientInitialToken `cmd:"" help:"Make a token with which others register clients."`
+	InitialAccessToken initialTokenCmd `cmd:"" help:"Make, list and revoke tokens with which others register clients."`
 }
 
 func (*clientCmd) Examples() string { return (*clientCreate)(nil).Examples() }
@@ -511,51 +511,5 @@ func (c *clientRotate) Run(ctx context.Context, a *app) error {
 		field(w, "client_id", v.ClientID)
 		field(w, "client_secret", v.ClientSecret+"   (shown only now)")
 		field(w, "old secret ends", v.OldExpiresAt.String())
-	})
-}
-
-type clientInitialToken struct {
-	Uses    int           `default:"1" placeholder:"N" help:"How many clients may be registered with it (${default})."`
-	Expires time.Duration `default:"24h" placeholder:"DUR" help:"How long it works (${default})."`
-	Grant   []string      `sep:"none" placeholder:"GRANT" help:"client_credentials, if they may have that as well."`
-	Scope   []string      `sep:"none" placeholder:"SCOPE" help:"Scope of a resource that they may ask for beside those of --registration-scope; may repeat."`
-}
-
-func (*clientInitialToken) Help() string {
-	return "Whoever has the token registers clients at the issuer's registration endpoint (RFC 7591), which \"signet serve --registration token\" turns on. It is shown once."
-}
-
-func (*clientInitialToken) Examples() string {
-	return "signet client initial-access-token --uses 5 --expires 168h"
-}
-
-// initialTokenJSON is a new initial access token.
-type initialTokenJSON struct {
-	Token     string  `json:"initial_access_token"`
-	Uses      int     `json:"uses"`
-	ExpiresAt instant `json:"expires_at"`
-}
-
-func (c *clientInitialToken) Run(ctx context.Context, a *app) error {
-	var faults provider.InvalidError
-	single(faults.Add, "--grant", c.Grant)
-	single(faults.Add, "--scope", c.Scope)
-	if err := faults.Err(); err != nil {
-		return err
-	}
-	i, err := a.open(ctx)
-	if err != nil {
-		return err
-	}
-	defer i.Close()
-	token, expires, err := i.Admin().CreateInitialAccessToken(ctx, c.Uses, c.Expires, c.Grant, c.Scope)
-	if err != nil {
-		return err
-	}
-	v := initialTokenJSON{token, c.Uses, instant(expires)}
-	return a.print(v, func(w io.Writer) {
-		field(w, "initial access token", v.Token+"   (shown only now)")
-		field(w, "registers", counted(v.Uses, "client"))
-		field(w, "expires", v.ExpiresAt.String())
 	})
 }

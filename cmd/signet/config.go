@@ -54,6 +54,7 @@ type serveFlags struct {
 	DocumentLoopback    bool     `name:"client-id-metadata-loopback" help:"Let metadata documents be on this machine, for development with an issuer on localhost."`
 	Migrate             bool     `help:"Bring a PostgreSQL schema up to date first. SQLite's always is."`
 	LogLevel            string   `default:"info" placeholder:"LEVEL" help:"What to log: debug, info, warn or error (${default}). debug adds requests that only fetch what is the same for everybody."`
+	AuditRetention      string   `default:"8760h" placeholder:"DUR" help:"How long audit events are kept (${default}, a year), at least 24h; 0 for ever."`
 	Drain               string   `default:"15s" placeholder:"DUR" help:"How long requests under way may take after TERM (${default})."`
 }
 
@@ -73,6 +74,7 @@ type Config struct {
 	Documents      provider.Documents
 	Migrate        bool // also on PostgreSQL
 	LogLevel       slog.Level
+	AuditRetention time.Duration // 0: for ever
 	Drain          time.Duration
 	Traces         bool
 }
@@ -160,6 +162,9 @@ func (f serveFlags) validate(a *app) (Config, error) {
 	c.Documents = f.documents(c.Issuer, bad)
 	if err := c.LogLevel.UnmarshalText([]byte(f.LogLevel)); err != nil {
 		bad("--log-level", fmt.Sprintf("%q is no level", f.LogLevel), "choose debug, info, warn or error")
+	}
+	if c.AuditRetention, err = time.ParseDuration(f.AuditRetention); err != nil || c.AuditRetention != 0 && c.AuditRetention < 24*time.Hour {
+		bad("--audit-retention", fmt.Sprintf("%q is not a duration of at least 24h, nor 0", f.AuditRetention), "write it as 8760h, which is a year")
 	}
 	if c.Drain, err = time.ParseDuration(f.Drain); err != nil || c.Drain < 0 {
 		bad("--drain", fmt.Sprintf("%q is not a duration", f.Drain), "write it as 15s or 1m")

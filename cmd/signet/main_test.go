@@ -188,7 +188,7 @@ func TestHelpExamples(t *testing.T) {
 	resources.must("cp -rp " + roles.dir + "/data .")
 	resources.must(examplesOf(t, "signet resource create")...)
 	furnished.must("cp -rp " + resources.dir + "/data .")
-	furnished.must(slices.Concat(examplesOf(t, "signet client create"), examplesOf(t, "signet user create"), examplesOf(t, "signet key rotate"))...)
+	furnished.must(slices.Concat(examplesOf(t, "signet client create"), examplesOf(t, "signet client initial-access-token create"), examplesOf(t, "signet user create"), examplesOf(t, "signet key rotate"))...)
 	for _, node := range nodes(t) {
 		path := node.FullPath()
 		t.Run(path, func(t *testing.T) {

@@ -62,6 +62,9 @@ func explain(err error) *failure {
 		return explainFaults(invalid.Faults)
 	case errors.As(err, &object) && errors.Is(object, storage.ErrNotFound):
 		noun, _, _ := strings.Cut(object.Noun, " ")
+		if noun == "initial" {
+			noun = "client initial-access-token"
+		}
 		return &failure{status: exitNotFound, code: "not_found", message: object.Error(),
 			fix: fmt.Sprintf("`signet %s list` shows what there is", noun)}
 	case errors.As(err, &object):

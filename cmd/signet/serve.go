@@ -161,6 +161,7 @@ func (a *app) start(ctx context.Context, cfg Config) (_ *running, err error) {
 	if err != nil {
 		return nil, err
 	}
+	policy.AuditRetention = cfg.AuditRetention
 	p, err := provider.New(ctx, provider.Config{
 		Issuer: cfg.Issuer, Store: s.store, Sealer: sealer, Algorithms: keys.Algorithms(), Policy: policy, Schedule: schedule,
 		FeedScope: cfg.FeedScope, Registration: cfg.Registration, Documents: cfg.Documents,

@@ -52,6 +52,13 @@ func (r *Reader) AuditEvents(ctx context.Context, f storage.AuditFilter) ([]stor
 	return events, wrap(err, "list audit events")
 }
 
+// PruneAudit implements storage.Tx.
+func (t *Tx) PruneAudit(ctx context.Context, before time.Time, limit int) (int, error) {
+	n, err := t.db.Exec(ctx, `DELETE FROM audit_events WHERE id IN (
+		SELECT id FROM audit_events WHERE at <= $1 ORDER BY at LIMIT $2)`, before, limit)
+	return int(n), wrap(err, "prune audit events")
+}
+
 // AppendAudit implements storage.Tx.
 func (t *Tx) AppendAudit(ctx context.Context, e storage.AuditEvent) error {
 	_, err := t.db.Exec(ctx, `INSERT INTO audit_events (`+auditColumns+`) VALUES (`+placeholders(1, 9)+`)`,

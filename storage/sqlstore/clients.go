@@ -152,6 +152,12 @@ func (t *Tx) UpdateClient(ctx context.Context, c storage.Client) error {
 		c.RegistrationTokenHash, c.Metadata, c.UpdatedAt, c.ID)), "update client")
 }
 
+// VoidRegistrations implements storage.Tx.
+func (t *Tx) VoidRegistrations(ctx context.Context) error {
+	_, err := t.db.Exec(ctx, `UPDATE clients SET registration_token_hash = $1`, []byte{})
+	return wrap(err, "void registrations")
+}
+
 // DeleteClient implements storage.Tx.
 func (t *Tx) DeleteClient(ctx context.Context, id string) error {
 	if err := t.LockRegistry(ctx); err != nil {

@@ -40,6 +40,16 @@ func (r *Reader) OneTime(ctx context.Context, kind string, keyHash []byte, now t
 	return v, nil
 }
 
+// OneTimes implements storage.Reader.
+func (r *Reader) OneTimes(ctx context.Context, kind string, after []byte, limit int, now time.Time) ([]storage.OneTime, error) {
+	if after == nil {
+		after = []byte{} // which every key hash comes after
+	}
+	values, err := collect(ctx, r.db, scanOneTime, `SELECT `+oneTimeColumns+` FROM one_time
+		WHERE kind = $1 AND key_hash > $2 AND (expires_at = 0 OR expires_at > $3) ORDER BY key_hash LIMIT $4`, kind, after, now, limit)
+	return values, wrap(err, "list single-use values")
+}
+
 // TakeOnce implements storage.Tx. One conditional statement decides.
 func (t *Tx) TakeOnce(ctx context.Context, kind string, keyHash []byte, now time.Time) (storage.OneTime, error) {
 	var v storage.OneTime

@@ -2,11 +2,81 @@ package storagetest
 
 import (
 	"context"
+	"errors"
+	"strconv"
 	"testing"
 	"time"
 
 	"github.com/signet-oidc/signet/storage"
 )
+
+func testOneTimes(t *testing.T, s storage.Store) {
+	update(t, s, func(ctx context.Context, tx storage.Tx) error {
+		var fault error
+		for key, expires := range map[string]time.Time{"a": noon.Add(time.Hour), "b": noon.Add(time.Minute), "c": {}, "\x00": noon.Add(time.Hour), "\xff": noon.Add(time.Hour)} {
+			fault = errors.Join(fault, tx.UseOnce(ctx, storage.OneTime{Kind: "token", KeyHash: []byte(key), Data: "data", CreatedAt: noon, ExpiresAt: expires}, noon))
+		}
+		return errors.Join(fault, tx.UseOnce(ctx, storage.OneTime{Kind: "jti", KeyHash: []byte("d"), CreatedAt: noon}, noon))
+	})
+	for _, step := range []struct {
+		name, after string
+		limit       int
+		now         time.Time
+		want        []string
+	}{
+		{"all", "", 10, noon, []string{"\x00", "a", "b", "c", "\xff"}},
+		{"some", "", 2, noon, []string{"\x00", "a"}},
+		{"more", "a", 2, noon, []string{"b", "c"}},
+		{"none that have ended", "\x00", 10, noon.Add(time.Minute), []string{"a", "c", "\xff"}},
+		{"after the last", "\xff", 10, noon, nil},
+	} {
+		values, err := s.OneTimes(t.Context(), "token", []byte(step.after), step.limit, step.now)
+		var got []string
+		for _, v := range values {
+			got = append(got, string(v.KeyHash))
+		}
+		same(t, step.name, got, err, step.want)
+	}
+	values, err := s.OneTimes(t.Context(), "token", nil, 2, noon.Add(time.Minute))
+	same(t, "whole", values[1], err, storage.OneTime{Kind: "token", KeyHash: []byte("a"), Data: "data", CreatedAt: noon, ExpiresAt: noon.Add(time.Hour)})
+}
+
+func testPruneAudit(t *testing.T, s storage.Store) {
+	update(t, s, func(ctx context.Context, tx storage.Tx) (fault error) {
+		for i := range 5 {
+			fault = errors.Join(fault, tx.AppendAudit(ctx, storage.AuditEvent{ID: strconv.Itoa(i), At: noon.Add(time.Duration(i) * time.Minute), Event: "e"}))
+		}
+		return fault
+	})
+	for i, want := range []int{2, 1, 0} {
+		update(t, s, func(ctx context.Context, tx storage.Tx) error {
+			n, err := tx.PruneAudit(ctx, noon.Add(2*time.Minute), 2)
+			same(t, "round "+strconv.Itoa(i), n, err, want)
+			return err
+		})
+	}
+	events, err := s.AuditEvents(t.Context(), storage.AuditFilter{Limit: 10})
+	var left []string
+	for _, e := range events {
+		left = append(left, e.ID)
+	}
+	same(t, "events left", left, err, []string{"4", "3"})
+}
+
+func testVoidRegistrations(t *testing.T, s storage.Store) {
+	for _, id := range []string{"a", "b"} {
+		c := testClient(id)
+		c.RegistrationTokenHash = []byte("hash of " + id)
+		createClient(t, s, c)
+	}
+	update(t, s, func(ctx context.Context, tx storage.Tx) error {
+		return errors.Join(tx.LockRegistry(ctx), tx.VoidRegistrations(ctx))
+	})
+	for _, id := range []string{"a", "b"} {
+		c, err := s.Client(t.Context(), id)
+		same(t, id, len(c.RegistrationTokenHash), err, 0)
+	}
+}
 
 func testUnusedClients(t *testing.T, s storage.Store) {
 	day := 24 * time.Hour
