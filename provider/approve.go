@@ -81,6 +81,7 @@ type ScopeView struct {
 // plan is what an authorization would give to the person who is signed in.
 type plan struct {
 	scopes    []string
+	named     []string // scopes of claims that are asked for by name alone (OIDC Core §5.5)
 	resources []string
 	offline   bool
 	consents  []storage.Consent // that the grant rests on
@@ -225,7 +226,17 @@ func (p *Provider) plan(ctx context.Context, a *Authorization, s *SignedIn) (*pl
 	// goes on after signing out (OIDC Core §11).
 	explicit := pl.offline || !c.FirstParty
 	have := consentsOf(rows)
-	for _, scope := range pl.scopes {
+	if slices.Contains(pl.scopes, scopeOpenID) {
+		for _, scope := range q.claims.scopes() {
+			implicit, there := have[consentKey{scope, p.issuer.String()}]
+			unasked := explicit && (!there || implicit) && slices.Contains(q.prompt, "none")
+			// Without them an app is not refused: it does without what they hold.
+			if slices.Contains(c.Scopes, scope) && !slices.Contains(pl.scopes, scope) && !unasked {
+				pl.named = append(pl.named, scope)
+			}
+		}
+	}
+	for _, scope := range slices.Concat(pl.scopes, pl.named) {
 		key := consentKey{scope, q.view.ownerOf(p.issuer.String(), scope)}
 		row := storage.Consent{UserID: s.User.ID, ClientID: c.ID, Scope: key.scope, Resource: key.resource}
 		implicit, there := have[key]
@@ -263,7 +274,7 @@ func consentsOf(rows []storage.Consent) map[consentKey]bool {
 
 // digest names what a consent form lists, so that no more is given than was shown.
 func (pl *plan) digest() string {
-	sum := sha256.Sum256(fmt.Appendf(nil, "%q %q %t", pl.scopes, pl.resources, pl.offline))
+	sum := sha256.Sum256(fmt.Appendf(nil, "%q %q %t", slices.Concat(pl.scopes, pl.named), pl.resources, pl.offline))
 	return base64.RawURLEncoding.EncodeToString(sum[:12])
 }
 

@@ -3,7 +3,6 @@ package provider
 import (
 	"context"
 	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -502,60 +501,4 @@ func (p *Provider) hintedSubject(a *Authorization) (string, error) {
 		return "", a.refuse(p, "invalid_request", "id_token_hint and claims name different subjects.")
 	}
 	return h.subject, nil
-}
-
-// claimsRequest is the part of the claims parameter that is understood (OIDC
-// Core §5.5): which claims are wanted in the ID token and at userinfo. What a
-// person gave no scope for is not released.
-type claimsRequest struct {
-	UserInfo map[string]*claimWanted `json:"userinfo,omitempty"`
-	IDToken  map[string]*claimWanted `json:"id_token,omitempty"`
-}
-
-type claimWanted struct {
-	Essential bool  `json:"essential,omitempty"`
-	Value     any   `json:"value,omitempty"`
-	Values    []any `json:"values,omitempty"`
-}
-
-func readClaims(s string) (claimsRequest, error) {
-	var c claimsRequest
-	if s == "" {
-		return c, nil
-	}
-	if err := json.Unmarshal([]byte(s), &c); err != nil { // which bounds the nesting
-		return c, invalidRequest("claims is not a JSON object as OpenID Connect Core section 5.5 has it.")
-	}
-	return c, nil
-}
-
-// subjects returns the subs one of which has to sign in; none: anybody.
-func (c claimsRequest) subjects() []string {
-	if subs := c.IDToken["sub"].accepted(); len(subs) > 0 {
-		return subs
-	}
-	return c.UserInfo["sub"].accepted()
-}
-
-// essentialACR returns the authentication classes one of which is essential (OIDC Core §5.5.1.1).
-func (c claimsRequest) essentialACR() []string {
-	if w := c.IDToken["acr"]; w != nil && w.Essential {
-		return w.accepted()
-	}
-	return nil
-}
-
-// accepted returns what value and values name. What is no text is kept as some
-// text that nothing equals, so that it is not taken for no demand.
-func (w *claimWanted) accepted() []string {
-	if w == nil {
-		return nil
-	}
-	var list []string
-	for _, v := range append([]any{w.Value}, w.Values...) {
-		if v != nil {
-			list = append(list, fmt.Sprint(v))
-		}
-	}
-	return list
 }

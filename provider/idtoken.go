@@ -39,23 +39,14 @@ func (p *Provider) answerPerson(r fosite.AccessRequester, answer fosite.AccessRe
 	if alg == "" {
 		alg = keys.RS256 // OIDC Registration §2
 	}
-	wanted, err := readClaims(g.ClaimsRequest)
-	if err != nil {
-		return err
-	}
 	claims := make(map[string]any)
-	released := personClaims(s.person.user, g.Scopes)
 	if c.ClaimsInIDToken {
-		maps.Copy(claims, released)
+		maps.Copy(claims, personClaims(s.person.user, g.Scopes))
 		if roles := s.person.user.Roles; len(roles) > 0 {
 			claims["roles"] = roles
 		}
 	}
-	for name := range wanted.IDToken {
-		if value, ok := released[name]; ok {
-			claims[name] = value
-		}
-	}
+	maps.Copy(claims, p.byName(s.person, c, wantedClaims(g).IDToken))
 	issuedAt := s.view.asOf.Truncate(time.Second)
 	maps.Copy(claims, map[string]any{
 		"iss": p.issuer.String(), "sub": s.subject, "aud": c.ID, "azp": c.ID,

@@ -3,6 +3,7 @@ package provider
 import (
 	"errors"
 	"log/slog"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -115,6 +116,7 @@ func (p *Provider) userInfo(w http.ResponseWriter, r *http.Request) (claims map[
 		return nil, "", invalidToken(err)
 	}
 	claims = personClaims(who.user, scopes)
+	maps.Copy(claims, p.byName(who, c, wantedClaims(who.grant).UserInfo))
 	claims["sub"] = who.user.ID
 	if alg := c.extra.UserInfoAlg; alg != "" {
 		signed, err = p.signAnswer(v, alg, typUserInfo, c.ID, claims)

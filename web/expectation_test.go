@@ -1,11 +1,23 @@
 package web_test
 
 import (
+	"fmt"
 	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/signet-oidc/signet/provider/keys"
+	"github.com/signet-oidc/signet/storage"
 )
+
+func numbered(n int) (members []string) {
+	for i := range n {
+		members = append(members, fmt.Sprintf(`"c%d":null`, i))
+	}
+	return members
+}
 
 // A10–A15: who and how an app expects somebody to be signed in (OIDC Core
 // §3.1.2.1, §5.5.1), from the request to the answer.
@@ -83,6 +95,25 @@ func TestExpectations(t *testing.T) {
 			{"claims that are no object", adas, []string{"claims", `"name"`}, "invalid_request"},
 			{"claims of the wrong shape", adas, []string{"claims", wants("id_token", "name", `"Ada"`)}, "invalid_request"},
 			{"claims nested without end", adas, []string{"claims", strings.Repeat(`{"id_token":`, 300)}, "invalid_request"},
+			{"claims that are null", adas, []string{"claims", "null"}, "invalid_request"},
+			{"claims that are a list", adas, []string{"claims", "[]"}, "invalid_request"},
+			{"claims with more behind them", adas, []string{"claims", "{} {}"}, "invalid_request"},
+			{"claims with a member twice", adas, []string{"claims", `{"id_token":{},"id_token":{}}`}, "invalid_request"},
+			{"claims in capitals, which nobody knows", adas, []string{"claims", `{"ID_TOKEN":{"sub":{"value":"` + sub[bob] + `"}}}`}, "code"},
+			{"claims with members that nobody knows", adas, []string{"claims", `{"vendor":{"x":[1]},"id_token":{"name":{"vendor":1}}}`}, "code"},
+			{"essential that is no boolean", adas, []string{"claims", wants("id_token", "name", `{"essential":"true"}`)}, "invalid_request"},
+			{"values that are no list", adas, []string{"claims", wants("id_token", "acr", `{"values":"x"}`)}, "invalid_request"},
+			{"claims nested too deep", adas, []string{"claims", wants("userinfo", "x", `{"value":`+strings.Repeat("[", 6)+strings.Repeat("]", 6)+`}`)}, "invalid_request"},
+			{"claims nested as deep as may be", adas, []string{"claims", wants("userinfo", "x", `{"value":`+strings.Repeat("[", 5)+strings.Repeat("]", 5)+`}`)}, "code"},
+			{"more claims than there are", adas, []string{"claims", `{"userinfo":{` + strings.Join(numbered(101), ",") + `}}`}, "invalid_request"},
+			{"many claims", adas, []string{"claims", `{"userinfo":{` + strings.Join(numbered(100), ",") + `}}`}, "code"},
+			{"another sub in each member", adas, []string{"claims", `{"id_token":{"sub":{"value":"` + sub[ada] + `"}},"userinfo":{"sub":{"value":"` + sub[bob] + `"}}}`}, "invalid_request"},
+			{"her sub in both members", adas, []string{"claims", `{"id_token":{"sub":{"values":["` + sub[bob] + `","` + sub[ada] + `"]}},"userinfo":{"sub":{"value":"` + sub[ada] + `"}}}`, "prompt", "none"}, "code"},
+			{"his sub in both members", adas, []string{"claims", `{"id_token":{"sub":{"values":["` + sub[bob] + `","` + sub[ada] + `"]}},"userinfo":{"sub":{"value":"` + sub[bob] + `"}}}`, "prompt", "none"}, "login_required"},
+			{"an essential auth_time", adas, []string{"claims", wants("id_token", "auth_time", `{"essential":true}`)}, "code"},
+			{"an essential claim that nobody has", adas, []string{"claims", wants("id_token", "vendor_rank", `{"essential":true}`)}, "code"},
+			{"display and languages that nobody knows", adas, []string{"display", "wap", "ui_locales", "tlh x"}, "code"},
+			{"registration by the way", adas, []string{"registration", "{}"}, "registration_not_supported"},
 			{"a request object", adas, []string{"request", "eyJhbGciOiJub25lIn0.e30."}, "invalid_request_object"},
 			{"a request object elsewhere", adas, []string{"request_uri", s.issuer + "/livez"}, "invalid_request_uri"},
 		} {
@@ -124,17 +155,99 @@ func TestExpectations(t *testing.T) {
 		if got := b.signIn(ada, password).answered(callback); got.Get("code") == "" {
 			t.Errorf("she signed in, and the app gets %v", got)
 		}
+	})
+}
 
-		// Claims are released where they are asked for, if their scope was allowed.
-		asked := `{"id_token":{"email":{"essential":true},"name":null},"userinfo":{"email":null,"phone_number":{"value":"1"}}}`
-		for scope, there := range map[string]bool{"openid": false, "openid email": true} {
-			a := s.grant(adas.another(), secret, "scope", scope, "claims", asked)
-			_, claims := claimsOf(t, a.member("id_token"))
-			info := s.get("/userinfo", "Authorization", "Bearer "+a.member("access_token"))
-			_, userinfo := info.json["email"]
-			_, name := claims["name"]
-			if (claims["email"] == adaMail) != there || userinfo != there || name {
-				t.Errorf("%s: ID token %v, userinfo %s", scope, claims, info.body)
+// A claim that is asked for by name is released where it is asked for, and no
+// other claim of its scope with it, once the person has consented to that scope
+// (OIDC Core §5.5).
+func TestClaimsByName(t *testing.T) {
+	onBoth(t, options{}, func(t *testing.T, s *site) {
+		secret := s.people()
+		b := s.browser().open(authorize("scope", "openid")).signIn(ada, password).press("allow")
+		asked := `{"id_token":{"email":{"essential":true}},"userinfo":{"name":null,"phone_number":{"value":"1"}}}`
+		said := func(a answer) (id, info map[string]any) {
+			t.Helper()
+			_, id = claimsOf(t, a.member("id_token"))
+			return id, s.get("/userinfo", "Authorization", "Bearer "+a.member("access_token")).json
+		}
+		silently := func() answer {
+			t.Helper()
+			return s.redeem(secret, b.another().open(authorize("scope", "openid", "claims", asked, "prompt", "none")).answered(callback).Get("code"))
+		}
+		if id, info := said(silently()); id["email"] != nil || info["name"] != nil {
+			t.Errorf("without asking her: ID token %v, userinfo %v", id, info)
+		}
+		if b.another().open(authorize("scope", "openid", "claims", asked)).isPage(200, "/consent").press("deny").answered(callback).Get("error") != "access_denied" {
+			t.Error("she said no, and the app hears something else")
+		}
+		form := b.another().open(authorize("scope", "openid", "claims", asked)).isPage(200, "/consent")
+		if list := form.text("scopes"); !strings.Contains(list, "e-mail") || !strings.Contains(list, "profile") {
+			t.Errorf("she is asked for %q", list)
+		}
+		a := s.redeem(secret, form.press("allow").answered(callback).Get("code"))
+		if a.member("scope") != "openid" {
+			t.Errorf("scope %q", a.member("scope"))
+		}
+		for _, a := range []answer{a, silently(), s.form("/token", "shop", secret, url.Values{"grant_type": {"refresh_token"}, "refresh_token": {a.member("refresh_token")}})} {
+			id, info := said(a)
+			if id["email"] != adaMail || id["email_verified"] != nil || id["name"] != nil ||
+				info["name"] != "Ada Lovelace" || info["preferred_username"] != nil || info["email"] != nil || info["phone_number"] != nil {
+				t.Errorf("ID token %v, userinfo %v", id, info)
+			}
+		}
+		// Asked for without a name, nothing of it is released.
+		if id, info := said(s.grant(b.another(), secret, "scope", "openid")); id["email"] != nil || info["name"] != nil {
+			t.Errorf("ID token %v, userinfo %v", id, info)
+		}
+
+		// What the client is not registered for, nobody is asked about.
+		if _, err := s.admin.UpdateClient(t.Context(), "shop", func(c *storage.Client) { c.Scopes = []string{"openid"} }); err != nil {
+			t.Fatal(err)
+		}
+		s.settle()
+		if id, info := said(s.redeem(secret, b.another().open(authorize("scope", "openid", "claims", asked)).answered(callback).Get("code"))); id["email"] != nil || info["name"] != nil {
+			t.Errorf("ID token %v, userinfo %v", id, info)
+		}
+	})
+}
+
+// What a client registered counts where its request does not say otherwise
+// (OIDC Registration §2).
+func TestRegisteredDefaults(t *testing.T) {
+	o := open()
+	o.algs = []string{keys.ES256, keys.RS256}
+	onBoth(t, o, func(t *testing.T, s *site) {
+		s.people()
+		made := s.registers(spa("default_max_age", 60, "require_auth_time", true, "default_acr_values", []string{"urn:signet:acr:password"}))
+		id := made.member("client_id")
+		b := s.browser()
+		b.open(authorize("client_id", id)).signIn(ada, password).press("allow").answered(callback)
+		open := func(parameters ...string) *browser {
+			return b.another().open(authorize(append(parameters, "client_id", id)...))
+		}
+		code := open().answered(callback).Get("code")
+		a := s.form("/token", "", "", url.Values{"grant_type": {"authorization_code"}, "client_id": {id}, "code": {code}, "redirect_uri": {callback}, "code_verifier": {verifier}})
+		if _, claims := claimsOf(t, a.member("id_token")); claims["auth_time"] == nil || claims["acr"] != "urn:signet:acr:password" {
+			t.Errorf("ID token %v", claims)
+		}
+		s.clock.set(2 * time.Minute)
+		s.settle()
+		open().isPage(200, "/login")
+		if got := open("prompt", "none").answered(callback); got.Get("error") != "login_required" {
+			t.Errorf("silently, after default_max_age: %v", got)
+		}
+		if got := open("max_age", "3600").answered(callback); got.Get("code") == "" {
+			t.Errorf("what the request says does not count: %v", got)
+		}
+		for name, body := range map[string]map[string]any{
+			"a class that is not offered": spa("default_acr_values", []string{"urn:example:gold"}),
+			"an age below 0":              spa("default_max_age", -1),
+			"an age that is text":         spa("default_max_age", "60"),
+			"auth_time by text":           spa("require_auth_time", "true"),
+		} {
+			if a := s.registration(http.MethodPost, "/register", "", body); a.member("error") != "invalid_client_metadata" {
+				t.Errorf("%s: %d %s", name, a.status, a.body)
 			}
 		}
 	})
