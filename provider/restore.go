@@ -95,7 +95,7 @@ func (a *Admin) Restored(ctx context.Context) (Restored, error) {
 			return fmt.Errorf("revocation log: %w", err)
 		}
 		// Those that were replaced since the backup would be good again.
-		if err := tx.VoidRegistrations(ctx); err != nil {
+		if err := tx.VoidRegistrations(ctx, originRegistration); err != nil {
 			return err
 		}
 		// Without an issuer it was never served, so there are no tokens.

@@ -335,9 +335,9 @@ type Tx interface {
 	// RestartRevocationLog gives the log, which is started if need be, a new feed
 	// id: no position of before means anything in it. Its entries stay.
 	RestartRevocationLog(ctx context.Context) error
-	// VoidRegistrations takes from all clients what they change their
-	// registration with.
-	VoidRegistrations(ctx context.Context) error
+	// VoidRegistrations takes from all clients of the origin what they change
+	// their registration with.
+	VoidRegistrations(ctx context.Context, origin string) error
 
 	// AppendAudit adds an audit event. ErrExists when the id is taken.
 	AppendAudit(ctx context.Context, e AuditEvent) error

@@ -153,8 +153,8 @@ func (t *Tx) UpdateClient(ctx context.Context, c storage.Client) error {
 }
 
 // VoidRegistrations implements storage.Tx.
-func (t *Tx) VoidRegistrations(ctx context.Context) error {
-	_, err := t.db.Exec(ctx, `UPDATE clients SET registration_token_hash = $1`, []byte{})
+func (t *Tx) VoidRegistrations(ctx context.Context, origin string) error {
+	_, err := t.db.Exec(ctx, `UPDATE clients SET registration_token_hash = $1 WHERE origin = $2`, []byte{}, origin)
 	return wrap(err, "void registrations")
 }
 

@@ -64,17 +64,17 @@ func testPruneAudit(t *testing.T, s storage.Store) {
 }
 
 func testVoidRegistrations(t *testing.T, s storage.Store) {
-	for _, id := range []string{"a", "b"} {
+	for id, origin := range map[string]string{"a": "registration", "b": "registration", "c": "another"} {
 		c := testClient(id)
-		c.RegistrationTokenHash = []byte("hash of " + id)
+		c.Origin, c.RegistrationTokenHash = origin, []byte("hash of "+id)
 		createClient(t, s, c)
 	}
 	update(t, s, func(ctx context.Context, tx storage.Tx) error {
-		return errors.Join(tx.LockRegistry(ctx), tx.VoidRegistrations(ctx))
+		return errors.Join(tx.LockRegistry(ctx), tx.VoidRegistrations(ctx, "registration"))
 	})
-	for _, id := range []string{"a", "b"} {
+	for id, left := range map[string]int{"a": 0, "b": 0, "c": 9} {
 		c, err := s.Client(t.Context(), id)
-		same(t, id, len(c.RegistrationTokenHash), err, 0)
+		same(t, id, len(c.RegistrationTokenHash), err, left)
 	}
 }
 
