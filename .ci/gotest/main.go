@@ -7,7 +7,9 @@
 //	N passed, N failed, N skipped
 //
 // Of a test with subtests the subtests are counted. When CI is true a skipped
-// test is a failure: there, everything needed has been installed.
+// test is a failure: there, everything needed has been installed. What a package
+// leaves out by default it says in lines that begin with "not run: "; they are
+// printed and count as nothing.
 package main
 
 import (
@@ -233,6 +235,11 @@ func finish(w io.Writer, e event, tests map[string]*test, total result) result {
 	}
 	if len(tests) > 1 || here.failed > 0 {
 		here.packages++
+	}
+	for line := range strings.Lines(tests[""].output.String()) {
+		if strings.HasPrefix(line, "not run: ") && e.Action == "pass" {
+			fmt.Fprintf(w, "      %s", line)
+		}
 	}
 	if e.Action == "pass" && here.packages > 0 {
 		fmt.Fprintf(w, "ok    %-60s %6.2fs %5d\n", e.Package, e.Elapsed, here.passed)

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"io"
 	"maps"
 	"net/http"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -126,7 +128,7 @@ func (s site) judge(t *testing.T, i *issuer.Issuer, ada *people.Person) {
 // its own, and ends with the test.
 func serve(t *testing.T, cmd *exec.Cmd, env ...string) {
 	t.Helper()
-	var said bytes.Buffer
+	var said output
 	cmd.Env, cmd.Stderr = append(os.Environ(), env...), &said
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -135,11 +137,6 @@ func serve(t *testing.T, cmd *exec.Cmd, env ...string) {
 	if err := cmd.Start(); err != nil {
 		t.Fatalf("%v; .ci/deps installs it", err)
 	}
-	lines := bufio.NewScanner(out)
-	ready := false
-	for !ready && lines.Scan() {
-		ready = lines.Text() == "ready"
-	}
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait() // it was killed
@@ -147,13 +144,32 @@ func serve(t *testing.T, cmd *exec.Cmd, env ...string) {
 			t.Logf("%s: %s", cmd.Path, said.String())
 		}
 	})
-	if !ready {
-		t.Fatalf("%s is not ready: %v", cmd.Path, lines.Err())
-	}
-	go func() {
-		for lines.Scan() { // so that it never waits for a reader
+	lines := bufio.NewScanner(io.TeeReader(out, &said))
+	for ready := false; !ready; {
+		if !lines.Scan() {
+			t.Fatalf("%s is not ready: %v", cmd.Path, lines.Err())
 		}
-	}()
+		ready = lines.Text() == "ready"
+	}
+	go func() { _, _ = io.Copy(&said, out) }() // until it ends
+}
+
+// output is what a program has written, while it runs.
+type output struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.String()
 }
 
 func TestExpressOpenIDConnect(t *testing.T) {

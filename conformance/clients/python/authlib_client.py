@@ -20,6 +20,11 @@ from authlib.oauth2.rfc7523 import PrivateKeyJWT
 from authlib.oidc.core import CodeIDToken, UserInfo
 from authlib.oidc.discovery import OpenIDProviderMetadata, get_well_known_url
 
+try:  # keys of newer versions
+    from joserfc.jwk import ECKey
+except ImportError:
+    ECKey = JsonWebKey
+
 config = json.loads(sys.argv[1])
 SCOPE = "openid profile email offline_access"
 
@@ -153,7 +158,7 @@ refuse("a refresh token that was revoked", lambda: app.session.refresh_token(app
 
 
 def keyed():
-    app = App(client_id="asserting", client_secret=JsonWebKey.import_key(config["key"]), token_endpoint_auth_method="private_key_jwt")
+    app = App(client_id="asserting", client_secret=ECKey.import_key(config["key"]), token_endpoint_auth_method="private_key_jwt")
     app.session.register_client_auth_method(
         # By itself the library names the token endpoint, and lets an assertion live for an hour.
         PrivateKeyJWT(config["issuer"], claims={"exp": int(time.time()) + 60}, alg="ES256")
