@@ -54,6 +54,9 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	if o.json {
 		report = printJSON(stdout)
 	}
+	if o.markdown {
+		report = printMarkdown(stdout, o.checks)
+	}
 	if o.listen != "" {
 		told, _, err := listen(o.listen)
 		if err != nil {
@@ -93,10 +96,12 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 
 // options are the command line, read and validated.
 type options struct {
-	env        *Env
-	checks     []Check
-	list, json bool
-	listen     string // where the back channel comes in, if it does
+	env      *Env
+	checks   []Check
+	list     bool
+	json     bool
+	markdown bool
+	listen   string // where the back channel comes in, if it does
 }
 
 // passwordVariable names the environment variable with the person's password.
@@ -181,6 +186,7 @@ func parse(args []string, stdin io.Reader, stderr io.Writer, getenv func(string)
 	f.StringVar(&only, "only", "", "run only checks whose id or line matches the `regexp`")
 	f.BoolVar(&o.list, "list", false, "list the checks and end")
 	f.BoolVar(&o.json, "json", false, "report as JSON")
+	f.BoolVar(&o.markdown, "markdown", false, "report as tables in Markdown, by specification")
 	if err := f.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			f.SetOutput(stderr)

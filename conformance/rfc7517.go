@@ -24,8 +24,8 @@ func rfc7517Checks() []Check {
 		{"rfc7517-kid-unique", "RFC 7517", "§4.5", "every key has a kid of its own", needs, jwksUniqueKeyIDs},
 		{"rfc7638-thumbprint", "RFC 7638", "§3", "every kid is the key's SHA-256 thumbprint", needs, eachKey(keyIDIsThumbprint)},
 		{"rfc7518-key-size", "RFC 7518", "§3.3", "RSA keys have at least 2048 bits", needs, eachKey(keyIsLarge)},
-		{"rfc9110-jwks-etag", "RFC 9110", "§13.1.2", "the JWKS has an ETag and answers 304 to one it knows", needs, jwksETag},
-		{"rfc9111-jwks-max-age", "RFC 9111", "§5.2.2.1", "the JWKS may be cached, for a minute to a day", needs, jwksMaxAge},
+		{"rfc9110-jwks-etag", "RFC 9110", "§13.1.2", "a JWKS with an ETag answers 304 to who has it", needs, jwksETag},
+		{"rfc9111-jwks-max-age", "RFC 9111", "§5.2.2.1", "a JWKS that says how long it may be cached says a minute to a day", needs, jwksMaxAge},
 	}
 }
 
@@ -176,8 +176,8 @@ func jwksETag(ctx context.Context, e *Env) error {
 		return err
 	}
 	etag := first.Header.Get("ETag")
-	if etag == "" {
-		return unexpected("ETag", nil, plain("a value"))
+	if etag == "" { // RFC 9110 §8.8.3: there need not be one
+		return notOffered("the JWKS has no ETag")
 	}
 	again, err := e.get(ctx, address, http.Header{"If-None-Match": {etag}})
 	if err != nil {
@@ -202,7 +202,10 @@ func jwksMaxAge(ctx context.Context, e *Env) error {
 	if err != nil {
 		return err
 	}
-	value, _ := a.hasDirective("max-age")
+	value, said := a.hasDirective("max-age")
+	if !said && a.Header.Get("Cache-Control") == "" { // OIDC Core §10.1.1: it should say, and need not
+		return notOffered("the JWKS says nothing of caches")
+	}
 	if seconds, err := strconv.Atoi(value); err != nil || seconds < 60 || seconds > 86400 {
 		return unexpected("Cache-Control", a.Header.Get("Cache-Control"), plain("max-age from 60 to 86400"))
 	}

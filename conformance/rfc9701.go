@@ -83,7 +83,11 @@ func rfc9701Checks() []Check {
 				return nil
 			}},
 		judged("rfc9701-no-token", "a signed answer is no access token itself", func(ctx context.Context, e *Env, _ string, t token) error {
-			return e.wantActive(ctx, t.raw, false)
+			a, err := e.introspect(ctx, &e.Client, t.raw)
+			if err != nil || a.Status == http.StatusBadRequest {
+				return err
+			}
+			return a.wantInactive()
 		}),
 		{"rfc9701-authentication", spec, "§4", "who does not say who they are gets no signed answer", needs,
 			func(ctx context.Context, e *Env) error {

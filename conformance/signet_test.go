@@ -7,7 +7,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
-	"fmt"
+	"flag"
 	"io/fs"
 	"math/rand/v2"
 	"net"
@@ -267,21 +267,57 @@ func anyAddress() string {
 	return net.IPv4(198, 18, byte(rand.IntN(256)), byte(rand.IntN(256))).String()
 }
 
+var update = flag.Bool("update", false, "write docs/conformance.md anew, of what the checks found")
+
+// loopbackAddress is one that nobody else listens at: all of 127.0.0.0/8 is this
+// machine.
+func loopbackAddress() string {
+	return net.JoinHostPort(net.IPv4(127, byte(1+rand.IntN(254)), byte(rand.IntN(256)), byte(1+rand.IntN(254))).String(), "8101")
+}
+
 // The checker as a user calls it, and the program as a user runs it, on both
-// databases.
+// databases; docs/conformance.md says what came of it.
 func TestSignetPassesEveryCheck(t *testing.T) {
 	t.Parallel()
 	binary := buildSignet(t)
-	for name, database := range map[string]func(*testing.T) string{
-		"sqlite":   func(*testing.T) string { return "" },
-		"postgres": func(t *testing.T) string { return storagetest.Postgres(t) },
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			passesEveryCheck(t, startSignet(t, binary, database(t), func() string { return "192.0.2.1" }))
-		})
+	columns := []column{{heading: "SQLite"}, {heading: "PostgreSQL"}}
+	database := []func(*testing.T) string{
+		func(*testing.T) string { return "" },
+		func(t *testing.T) string { return storagetest.Postgres(t) },
+	}
+	t.Run("on", func(t *testing.T) {
+		for i := range columns {
+			t.Run(strings.ToLower(columns[i].heading), func(t *testing.T) {
+				t.Parallel()
+				columns[i].results = passesEveryCheck(t, startSignet(t, binary, database[i](t), func() string { return "192.0.2.1" }))
+			})
+		}
+	})
+	if columns[0].results == nil || columns[1].results == nil {
+		return // only one of them was to run, or it said what is wrong
+	}
+	var page bytes.Buffer
+	page.WriteString(conformanceIntroduction)
+	if err := writeMarkdown(&page, checks(), columns...); err != nil {
+		t.Fatal(err)
+	}
+	const file = "../docs/conformance.md"
+	if *update {
+		if err := os.WriteFile(file, page.Bytes(), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if written, err := os.ReadFile(file); err != nil || !bytes.Equal(written, page.Bytes()) {
+		t.Errorf("docs/conformance.md is not what came of the checks (%v): go test ./conformance -run TestSignetPassesEveryCheck -update", err)
 	}
 }
+
+const conformanceIntroduction = `# What is judged from the outside
+
+This page is generated: each line is a check of ` + "`go run ./conformance`" + `, which imports nothing of the provider, and what came of it at a Signet that was started as a user starts it. ` + "`go test ./conformance`" + ` runs all of them on both databases and fails when this page says anything else; with ` + "`-update`" + ` it writes the page anew. That test also has a proxy break each requirement in turn, and expects its check to notice.
+
+Requirements are told in our own words; the section is where to read them. "skip" means that the issuer does not offer what a check is about. Nobody but this project has judged anything here. [conformance-peers.md](conformance-peers.md) has what the same checks find at another provider.
+`
 
 // A password that is wrong is told once and tried little, so that nobody's
 // account is throttled for the sake of a typing error.
@@ -300,7 +336,8 @@ func TestWrongPasswordIsTriedOnce(t *testing.T) {
 	}
 }
 
-func passesEveryCheck(t *testing.T, s subject) {
+// passesEveryCheck returns what came of the checks.
+func passesEveryCheck(t *testing.T, s subject) map[string]Outcome {
 	der, err := x509.MarshalPKCS8PrivateKey(s.keyClient.key)
 	if err != nil {
 		t.Fatal(err)
@@ -313,8 +350,7 @@ func passesEveryCheck(t *testing.T, s subject) {
 		"SIGNET_CONFORMANCE_PASSWORD": s.person.Password, "SIGNET_CONFORMANCE_WEB_CLIENT_SECRET": s.web.Secret,
 		"SIGNET_CONFORMANCE_SECOND_WEB_CLIENT_SECRET": s.secondWeb.Secret, "SIGNET_CONFORMANCE_INITIAL_ACCESS_TOKEN": s.initialToken,
 	}
-	// All of 127.0.0.0/8 is this machine: an address nobody else listens at.
-	listenAt := net.JoinHostPort(net.IPv4(127, byte(1+rand.IntN(254)), byte(rand.IntN(256)), byte(1+rand.IntN(254))).String(), "8101")
+	listenAt := loopbackAddress()
 	s.channel.join(t, "http://"+listenAt+"/")
 	code, out, errs := command(t, s.client.Secret+"\n"+s.second.Secret+"\n", secrets, "--issuer", s.issuer,
 		"--client-id", s.client.ID, "--client-secret-stdin", "--second-client-id", s.second.ID, "--second-client-secret-stdin",
@@ -324,8 +360,16 @@ func passesEveryCheck(t *testing.T, s subject) {
 		"--second-web-client-id", s.secondWeb.ID, "--native-client-id", s.native.ID,
 		"--private-key-redirect-uri", s.keyRedirect, "--register", "--frontchannel-logout-uri", s.frontChannel,
 		"--backchannel-logout-uri", s.channel.uri, "--backchannel-listen", listenAt,
-		"--protected-resource", s.protected, "--protected-scope", s.protectedScope, "--step-up", s.stepUp)
-	if want := fmt.Sprintf("%d passed, 0 failed, 0 skipped", len(checks())); code != exitOK || lastLine(out) != want {
-		t.Errorf("exit %d, want %s\n%s%s", code, want, out, errs)
+		"--protected-resource", s.protected, "--protected-scope", s.protectedScope, "--step-up", s.stepUp, "--json")
+	var report struct{ Items []jsonResult }
+	if err := json.Unmarshal([]byte(out), &report); err != nil || code != exitOK || len(report.Items) != len(checks()) || errs != "" {
+		t.Errorf("exit %d, %d checks of %d, %v\n%s", code, len(report.Items), len(checks()), err, errs)
 	}
+	results := map[string]Outcome{}
+	for _, r := range report.Items {
+		if results[r.ID] = r.Outcome; r.Outcome != Passed {
+			t.Errorf("%s %s: %s", r.Outcome, r.ID, r.Reason)
+		}
+	}
+	return results
 }
