@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"slices"
 	"time"
 
@@ -71,6 +72,7 @@ type App struct {
 	Since          time.Time
 	LastUsed       time.Time
 	Groups         []ScopeGroup
+	Open           string // URL at which it begins a sign-in by itself, or ""
 }
 
 // Apps returns which clients have the person's consent, by name.
@@ -105,6 +107,9 @@ func (p *Provider) Apps(ctx context.Context, s *SignedIn) ([]App, error) {
 		app := App{ClientID: id, Name: c.Name, Host: clientHost(id), FirstParty: c.FirstParty, Unverified: c.Origin != originOperator,
 			Remembered: slices.ContainsFunc(c.RedirectURIs, func(uri string) bool { return !needsNative(uri) }),
 			Since:      rows[0].GrantedAt, Groups: p.scopeGroups(v.snapshot, rows[:n], nil)}
+		if c.Enabled {
+			app.Open = p.initiation(c.extra.InitiateLoginURI)
+		}
 		for _, row := range rows[:n] {
 			app.Since = earlier(app.Since, row.GrantedAt)
 		}
@@ -123,6 +128,23 @@ func (p *Provider) Apps(ctx context.Context, s *SignedIn) ([]App, error) {
 	}
 	slices.SortFunc(apps, func(a, b App) int { return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.ClientID, b.ClientID)) })
 	return apps, nil
+}
+
+// initiation returns the URL that has an app begin a sign-in here (OIDC Core
+// §4), or "". It names the issuer and nobody: who is signed in is found out in
+// the sign-in that follows.
+func (p *Provider) initiation(uri string) string {
+	if checkHTTPS(uri) != nil {
+		return ""
+	}
+	u, err := url.Parse(uri)
+	if err != nil {
+		return ""
+	}
+	query := u.Query()
+	query.Set("iss", p.issuer.String())
+	u.RawQuery = query.Encode()
+	return u.String()
 }
 
 // WithdrawApp takes the person's consent from a client and ends all that it

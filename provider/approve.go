@@ -54,15 +54,31 @@ type LoginView struct {
 type ConsentView struct {
 	ClientID, ClientName string
 	ClientHost           string // of an identifier that is a URL, or ""
-	Unverified           bool   // not registered by the operator
-	FirstParty           bool
-	Native               bool   // answers go to a program on this device: always asked
-	RedirectHost         string // where the answer goes: the host, or the scheme
-	NewHost              bool   // answers went elsewhere when the person was asked before
-	Username             string
-	Groups               []ScopeGroup
-	Offline              bool          // goes on after signing out
-	Idle, Absolute       time.Duration // how long it lasts unused, and at most
+	ClientLinks
+	Unverified     bool // not registered by the operator
+	FirstParty     bool
+	Native         bool   // answers go to a program on this device: always asked
+	RedirectHost   string // where the answer goes: the host, or the scheme
+	NewHost        bool   // answers went elsewhere when the person was asked before
+	Username       string
+	Groups         []ScopeGroup
+	Offline        bool          // goes on after signing out
+	Idle, Absolute time.Duration // how long it lasts unused, and at most
+}
+
+// ClientLinks lead to what the maker of a client says of it (RFC 7591 §2):
+// https URLs, or "". A logo is never shown: where it comes from would be told who
+// is asked, and it could be another's.
+type ClientLinks struct{ Home, Policy, Terms string }
+
+func linksOf(c *client) ClientLinks {
+	shown := func(uri string) string {
+		if checkHTTPS(uri) != nil { // as it was registered; nothing else is linked to
+			return ""
+		}
+		return uri
+	}
+	return ClientLinks{Home: shown(c.extra.ClientURI), Policy: shown(c.extra.PolicyURI), Terms: shown(c.extra.TermsURI)}
 }
 
 // ScopeGroup is what is asked for at one resource.
@@ -283,7 +299,8 @@ func (p *Provider) consentView(a *Authorization, s *SignedIn, pl *plan) *Consent
 	c := q.client
 	view := &ConsentView{
 		ClientID: c.ID, ClientName: c.Name, ClientHost: clientHost(c.ID), Unverified: c.Origin != originOperator, FirstParty: c.FirstParty,
-		Native: needsNative(q.redirectURI), RedirectHost: redirectHost(q.redirectURI), NewHost: pl.newHost, Username: s.User.Username,
+		ClientLinks: linksOf(c),
+		Native:      needsNative(q.redirectURI), RedirectHost: redirectHost(q.redirectURI), NewHost: pl.newHost, Username: s.User.Username,
 		Groups: p.scopeGroups(q.view.snapshot, pl.consents, pl.missing), Offline: pl.offline,
 	}
 	switch {

@@ -46,5 +46,5 @@ type Backlog struct {
 type LogoutTarget struct {
 	ClientID, SessionID       string
 	Subject, SID              string // as in Grant
-	BackChannel, FrontChannel bool // which logout URIs it has
+	BackChannel, FrontChannel bool   // which logout URIs it has
 }

@@ -54,7 +54,7 @@ func samples(locale *Locale) map[string]templ.Component {
 	now := time.Date(2026, time.November, 23, 14, 3, 0, 0, time.UTC)
 	page := Page{Locale: locale, Now: now, RequestID: "01JD9Q2Z7X8V", Nonce: "bm9uY2U"}
 	form := Form{Action: "/interaction", Flow: "c2VhbGVk", CSRF: "dG9rZW4"}
-	shop := Client{ID: "storefront", Name: "Harbour Street Bookshop"}
+	shop := Client{ID: "storefront", Name: "Harbour Street Bookshop", Home: "https://shop.example/", Policy: "https://shop.example/privacy"}
 	long := Client{ID: "long", Name: "Sign-in service " + strings.Repeat("of the Extraordinarily Long Name ", 8), Trust: Unverified}
 	unbroken := Client{ID: "unbroken", Name: strings.Repeat("x", 300), Trust: Unverified}
 	arabic := Client{ID: "arabic", Name: "متجر الكتب <b>(signet)</b>"}
@@ -78,6 +78,7 @@ func samples(locale *Locale) map[string]templ.Component {
 	native.Access = Access{Kind: AccessOnce, Longest: 10 * time.Minute}
 	unverified := consent
 	unverified.Client, unverified.Username, unverified.Host = long, "a.person.with.a.very.long.address@department.of.examples.example", strings.Repeat("sub.", 20)+"example.com"
+	unverified.Client.Home, unverified.Client.Policy, unverified.Client.Terms = "https://"+unverified.Host+"/", "https://shop.example/privacy", "https://shop.example/terms"
 	unverified.Groups = []ScopeGroup{everything, wordless}
 	unverified.Access = Access{Kind: AccessOffline, Idle: 30 * day, Longest: 180 * day}
 	published := unverified
@@ -106,7 +107,7 @@ func samples(locale *Locale) map[string]templ.Component {
 			{ID: "s3", Address: "198.51.100.4", SignedInAt: now.Add(-12 * day), LastSeenAt: now.Add(-9 * day)},
 		},
 		Apps: []App{
-			{Client: shop, Groups: []ScopeGroup{allowed, orders}, Since: now.Add(-70 * day), LastUsedAt: now.Add(-2 * time.Hour), Live: true, Remembered: true},
+			{Client: shop, Groups: []ScopeGroup{allowed, orders}, Open: "https://shop.example/login?iss=https%3A%2F%2Fid.example", Since: now.Add(-70 * day), LastUsedAt: now.Add(-2 * time.Hour), Live: true, Remembered: true},
 			{Client: Client{ID: "ended", Name: "Harbour Letters", Trust: Registered}, Groups: []ScopeGroup{orders}, Since: now.Add(-9 * day), Remembered: true},
 			{Client: native.Client, Groups: []ScopeGroup{orders}, Since: now.Add(-2 * day)},
 			{Client: long, Groups: []ScopeGroup{everything, wordless}, Since: now.Add(-time.Minute), Live: true, Offline: true},

@@ -1,6 +1,7 @@
 package templates
 
 import (
+	"net/url"
 	"strconv"
 	"time"
 )
@@ -37,6 +38,9 @@ type Client struct {
 	Name  string
 	Host  string // whose metadata document it has (its identifier is a URL there), or ""
 	Trust Trust
+	// Https URLs where its maker tells people of it, what it does with data, and
+	// its terms; or "".
+	Home, Policy, Terms string
 }
 
 func (c Client) name() string {
@@ -44,6 +48,27 @@ func (c Client) name() string {
 		return c.ID
 	}
 	return c.Name
+}
+
+// link is one of a client's links.
+type link struct{ id, text, url string }
+
+// host is what people see of a link's target before they follow it.
+func (l link) host() string {
+	u, err := url.Parse(l.url)
+	if err != nil {
+		return ""
+	}
+	return u.Host
+}
+
+func (c Client) links() (links []link) {
+	for _, l := range []link{{"client-uri", "consent.about_home", c.Home}, {"policy-uri", "consent.about_policy", c.Policy}, {"tos-uri", "consent.about_terms", c.Terms}} {
+		if l.url != "" {
+			links = append(links, l)
+		}
+	}
+	return links
 }
 
 // Trust is what the operator knows of a client.
@@ -303,6 +328,8 @@ type App struct {
 	Live       bool      // it has access now
 	Remembered bool      // it gets access without a question
 	Offline    bool      // it keeps its access after the person has signed out
+	// Open is where the app begins a sign-in by itself (OIDC Core §4), or "".
+	Open string
 }
 
 // LogoutView asks whether to sign out. Fields sent: flow, csrf,

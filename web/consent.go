@@ -23,7 +23,7 @@ func (s *Server) showConsent(w http.ResponseWriter, r *http.Request, a *provider
 		body: templates.Consent(templates.ConsentView{
 			Page:     s.flowView(w, r, a),
 			Form:     templates.Form{Action: s.path(pathConsent), Flow: sealed},
-			Client:   templates.Client{ID: c.ClientID, Name: c.ClientName, Host: c.ClientHost, Trust: trust(c.FirstParty, c.Unverified)},
+			Client:   templates.Client{ID: c.ClientID, Name: c.ClientName, Host: c.ClientHost, Trust: trust(c.FirstParty, c.Unverified), Home: c.Home, Policy: c.Policy, Terms: c.Terms},
 			Username: c.Username,
 			Host:     c.RedirectHost,
 			NewHost:  c.NewHost,

@@ -137,6 +137,10 @@ func describeClient(w io.Writer, v clientJSON) {
 			field(w, "request object at", u)
 		}
 		field(w, "userinfo signed with", v.UserInfoAlg)
+		field(w, "website", v.ClientURI)
+		field(w, "privacy policy", v.PolicyURI)
+		field(w, "terms of service", v.TermsURI)
+		field(w, "begins sign-ins at", v.InitiateLoginURI)
 		field(w, "told of logouts at", v.BackChannelLogoutURI)
 		field(w, "logout page", v.FrontChannelLogoutURI)
 	}
@@ -172,6 +176,10 @@ type clientCreate struct {
 	UserInfoAlg           string         `name:"userinfo-alg" placeholder:"ALG" help:"Sign what userinfo tells it: RS256, ES256, PS256 or EdDSA."`
 	IntrospectionAlg      string         `placeholder:"ALG" help:"What signs introspection answers that it asks to be signed (RFC 9701). Default RS256."`
 	AuthorizationAlg      string         `placeholder:"ALG" help:"What signs authorization answers that it asks to be signed (JARM). Default RS256."`
+	ClientURI             string         `name:"client-uri" placeholder:"URL" help:"Its website, which the consent page links to."`
+	PolicyURI             string         `name:"policy-uri" placeholder:"URL" help:"Its privacy policy, which the consent page links to."`
+	TermsURI              string         `name:"tos-uri" placeholder:"URL" help:"Its terms of service, which the consent page links to."`
+	InitiateLoginURI      string         `name:"initiate-login-uri" placeholder:"URL" help:"Where it begins a sign-in by itself (OpenID Connect Core, section 4): people open it from their account page."`
 	BackChannelURI        string         `name:"backchannel-logout-uri" placeholder:"URL" help:"Where it is told when a session ends (Back-Channel Logout)."`
 	BackChannelSession    bool           `name:"backchannel-logout-session-required" help:"It wants the session's sid with that; it always gets it."`
 	FrontChannelURI       string         `name:"frontchannel-logout-uri" placeholder:"URL" help:"Page of its own that is shown, unseen, to who signs out (Front-Channel Logout)."`
@@ -197,7 +205,8 @@ func (c *clientCreate) Run(ctx context.Context, a *app) error {
 	row.IDTokenAlg, row.ClaimsInIDToken = c.IDTokenAlg, c.ClaimsInIDToken
 	row.FirstParty, row.RequirePKCE, row.RequirePushed = c.FirstParty, c.RequirePKCE, c.RequirePushed
 	row.BackChannelLogoutURI, row.FrontChannelLogoutURI = c.BackChannelURI, c.FrontChannelURI
-	provider.ClientExtra{BackChannelSession: c.BackChannelSession, FrontChannelSession: c.FrontChannelSession,
+	provider.ClientExtra{ClientURI: c.ClientURI, PolicyURI: c.PolicyURI, TermsURI: c.TermsURI, InitiateLoginURI: c.InitiateLoginURI,
+		BackChannelSession: c.BackChannelSession, FrontChannelSession: c.FrontChannelSession,
 		RequestObjectAlg: c.RequestObjectAlg, RequireRequestObject: c.RequireRequestObject, RequestURIs: c.RequestURI,
 		UserInfoAlg: c.UserInfoAlg, IntrospectionAlg: c.IntrospectionAlg, AuthorizationAlg: c.AuthorizationAlg}.Write(&row)
 	if c.RefreshWindow != nil {
@@ -327,6 +336,10 @@ type clientChanges struct {
 	UserInfoAlg           *string        `name:"userinfo-alg" placeholder:"ALG" help:"Sign what userinfo tells it; \"\" to stop."`
 	IntrospectionAlg      *string        `placeholder:"ALG" help:"What signs introspection answers that it asks to be signed."`
 	AuthorizationAlg      *string        `placeholder:"ALG" help:"What signs authorization answers that it asks to be signed."`
+	ClientURI             *string        `name:"client-uri" placeholder:"URL" help:"Its website; \"\" for none."`
+	PolicyURI             *string        `name:"policy-uri" placeholder:"URL" help:"Its privacy policy; \"\" for none."`
+	TermsURI              *string        `name:"tos-uri" placeholder:"URL" help:"Its terms of service; \"\" for none."`
+	InitiateLoginURI      *string        `name:"initiate-login-uri" placeholder:"URL" help:"Where it begins a sign-in by itself; \"\" for nowhere."`
 	BackChannelURI        *string        `name:"backchannel-logout-uri" placeholder:"URL" help:"Where it is told when a session ends; \"\" to stop."`
 	BackChannelSession    *bool          `name:"backchannel-logout-session-required" help:"It wants the session's sid with that; it always gets it."`
 	FrontChannelURI       *string        `name:"frontchannel-logout-uri" placeholder:"URL" help:"Page of its own that is shown, unseen, to who signs out; \"\" to stop."`
@@ -372,6 +385,10 @@ func (c *clientUpdate) Run(ctx context.Context, a *app) error {
 			set(&extra.UserInfoAlg, c.UserInfoAlg)
 			set(&extra.IntrospectionAlg, c.IntrospectionAlg)
 			set(&extra.AuthorizationAlg, c.AuthorizationAlg)
+			set(&extra.ClientURI, c.ClientURI)
+			set(&extra.PolicyURI, c.PolicyURI)
+			set(&extra.TermsURI, c.TermsURI)
+			set(&extra.InitiateLoginURI, c.InitiateLoginURI)
 			set(&extra.BackChannelSession, c.BackChannelSession)
 			set(&extra.FrontChannelSession, c.FrontChannelSession)
 			extra.Write(row)

@@ -424,6 +424,60 @@ func TestReturnTo(t *testing.T) {
 	}
 }
 
+// Others may have the shop begin a sign-in (OIDC Core §4): at its own provider,
+// and to go on to a page of its own.
+func TestInitiate(t *testing.T) {
+	s := newStreet(t)
+	for _, test := range []struct {
+		name, iss, target string
+		want              string // the page that is shown in the end, or "" for a refusal
+	}{
+		{"nothing but the issuer", issuerURL, "", "/"},
+		{"a page of the shop", issuerURL, shopURL + "/orders", "/orders"},
+		{"a page that is not for it", issuerURL, shopURL + "/signout", "/"},
+		{"another site", issuerURL, "https://evil.example/orders", "/"},
+		{"another scheme", issuerURL, "ftp://shop.example/orders", "/"},
+		{"a site that looks alike", issuerURL, shopURL + "@evil.example/orders", "/"},
+		{"another port", issuerURL, shopURL + ":444/orders", "/"},
+		{"no URL", issuerURL, "%zz", "/"},
+		{"a path alone", issuerURL, "//evil.example/orders", "/"},
+		{"another issuer", "https://evil.example", "", ""},
+		{"an issuer that looks alike", issuerURL + "/", "", ""},
+		{"no issuer", "", shopURL + "/orders", ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			form := url.Values{"iss": {test.iss}, "target_link_uri": {test.target}, "login_hint": {"ada"}}
+			for _, method := range []string{http.MethodGet, http.MethodPost} {
+				b := s.browser()
+				path, body := "/initiate?"+form.Encode(), url.Values(nil)
+				if method == http.MethodPost {
+					path, body = "/initiate", form
+				}
+				b.send(method, path, body, "cross-site")
+				if test.want == "" {
+					if b.status != http.StatusBadRequest {
+						t.Errorf("%s: %d to %s", method, b.status, b.at)
+					}
+					continue
+				}
+				if b.status != http.StatusSeeOther || b.at.Host != "shop.example" {
+					t.Fatalf("%s: %d to %s", method, b.status, b.at)
+				}
+				b.send(http.MethodGet, b.at.RequestURI(), nil, "cross-site")
+				q := b.at.Query()
+				if b.status != http.StatusSeeOther || b.at.Host != "id.example" || q.Get("login_hint") != "ada" {
+					t.Fatalf("%s: %d to %s", method, b.status, b.at)
+				}
+				b.nonce, b.challenge = q.Get("nonce"), q.Get("code_challenge")
+				b.send(http.MethodGet, "/callback?"+url.Values{"code": {"a-code"}, "state": {q.Get("state")}, "iss": {issuerURL}}.Encode(), nil, "cross-site")
+				if b.status != http.StatusSeeOther || b.at.String() != shopURL+test.want {
+					t.Errorf("%s leads to %d %s, want %s", method, b.status, b.at, test.want)
+				}
+			}
+		})
+	}
+}
+
 // An answer that is not to this browser's own question signs nobody in.
 func TestAnswersThatDoNotCount(t *testing.T) {
 	for _, test := range []struct {

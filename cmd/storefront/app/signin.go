@@ -40,6 +40,27 @@ func returnTo(path string) string {
 	return "/"
 }
 
+// initiate begins a sign-in that somebody else asks for, as the provider's
+// account page does (OIDC Core §4). It goes to our provider whatever is asked,
+// and back to a page of ours: otherwise anybody could send people anywhere by it.
+func (a *App) initiate(w http.ResponseWriter, r *http.Request) {
+	if iss := r.FormValue("iss"); iss != a.issuer {
+		a.refuse(w, r, a.session(r), &refusal{status: http.StatusBadRequest, Title: "The shop doesn't sign people in there",
+			Advice: "A link from elsewhere named a sign-in service that is not the shop's.", cause: fmt.Errorf("iss is %q", iss)})
+		return
+	}
+	to := "/"
+	if target, err := url.Parse(r.FormValue("target_link_uri")); err == nil && target.Scheme == a.url.Scheme && target.Host == a.url.Host {
+		to = returnTo(target.Path)
+	}
+	query := url.Values{"to": {to}}
+	if hint := r.FormValue("login_hint"); hint != "" && len(hint) <= 320 {
+		query.Set("login_hint", hint)
+	}
+	// A request of ours, in case this one was a POST, which brings no cookies.
+	http.Redirect(w, r, "/signin?"+query.Encode(), http.StatusSeeOther)
+}
+
 // signIn sends the browser to the provider.
 func (a *App) signIn(w http.ResponseWriter, r *http.Request) {
 	p, err := a.discover(r.Context())
@@ -57,6 +78,9 @@ func (a *App) signIn(w http.ResponseWriter, r *http.Request) {
 	a.clearAttempts(w, r)
 	a.cookies.set(w, a.attemptCookie(state), sealed, signInLifetime)
 	options := []oauth2.AuthCodeOption{oidc.Nonce(begun.Nonce), oauth2.S256ChallengeOption(begun.Verifier)}
+	if hint := r.URL.Query().Get("login_hint"); hint != "" {
+		options = append(options, oauth2.SetAuthURLParam("login_hint", hint))
+	}
 	if a.formPost {
 		options = append(options, oauth2.SetAuthURLParam("response_mode", "form_post"))
 	}
