@@ -27,7 +27,8 @@ const usage = `storefront is a web shop that signs people in with Signet and ord
   storefront --issuer http://localhost:8080 --client-id storefront --client-secret-file secret --orders http://127.0.0.1:8090 --url http://127.0.0.1:8100 --listen 127.0.0.1:8100
 
 The client needs the grants authorization_code and refresh_token, the redirect
-URI URL/callback and the post-logout redirect URI URL/signed-out.
+URI URL/callback and the post-logout redirect URI URL/signed-out. Where it is
+served by https, its initiate_login_uri is URL/initiate.
 
 `
 
