@@ -115,9 +115,6 @@ func (d *clientDocument) apply(c *storage.Client, offer offering) error {
 			f.Add("scope", fmt.Sprintf("%q is not offered to clients that register themselves", clip(s)), "leave it out")
 		}
 	}
-	if !slices.Contains(c.GrantTypes, grantClientCredentials) { // whom nobody consents to
-		c.Scopes = distinct(append(c.Scopes, offer.stepUp(c.Scopes, slices.Contains(c.GrantTypes, grantRefresh))...))
-	}
 	native := slices.ContainsFunc(slices.Concat(d.RedirectURIs, d.PostLogoutRedirectURIs), needsNative)
 	switch d.ApplicationType {
 	case "", appNative:

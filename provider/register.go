@@ -292,9 +292,11 @@ func (p *Provider) register(w http.ResponseWriter, r *http.Request) (registered,
 	if err := p.registry.catchUp(ctx); err != nil { // the resources as they are now
 		return registered{}, err
 	}
-	if err := doc.apply(&c, p.offer(allowed)); err != nil {
+	offer := p.offer(allowed)
+	if err := doc.apply(&c, offer); err != nil {
 		return registered{}, err
 	}
+	offer.allowForMore(&c)
 	counted := false
 	created, secret, err := p.registrar.createClient(ctx, c, func(ctx context.Context, tx change) error {
 		if bearer != "" { // whom the operator let in comes in
@@ -502,9 +504,11 @@ func (p *Provider) replace(ctx context.Context, w http.ResponseWriter, r *http.R
 		// What only an operator says stays as it is.
 		fresh.RefreshWindow, fresh.ClaimsInIDToken, fresh.AssertionAudTokenURL = row.RefreshWindow, row.ClaimsInIDToken, row.AssertionAudTokenURL
 		// What an initial access token let it have beyond the policy, it keeps.
-		if err := doc.apply(&fresh, p.offer(initialToken{Grants: row.GrantTypes, Scopes: row.Scopes})); err != nil {
+		offer := p.offer(initialToken{Grants: row.GrantTypes, Scopes: row.Scopes})
+		if err := doc.apply(&fresh, offer); err != nil {
 			return err
 		}
+		offer.allowForMore(&fresh)
 		*row = fresh
 		return nil
 	})
@@ -545,22 +549,26 @@ func (p *Provider) offer(t initialToken) offering {
 	}
 }
 
-// stepUp lists what an API may later ask a client for (RFC 6750 §3.1,
-// insufficient_scope) that registers for some of the API's scopes: the others on
-// offer. Clients of the Model Context Protocol register for what the first answer
-// names and keep that registration; and they ask for refresh tokens by scope when
-// the metadata knows it. Each scope is a person's to grant all the same.
-func (o offering) stepUp(scopes []string, refreshes bool) (more []string) {
+// allowForMore adds, for a client that registers for some scopes of an API, what the
+// API may later ask it for (RFC 6750 §3.1, insufficient_scope): the others on offer.
+// Clients of the Model Context Protocol register for what the first answer names and
+// keep that registration; and they ask for refresh tokens by scope when the metadata
+// knows it. Each scope is a person's to grant all the same.
+func (o offering) allowForMore(c *storage.Client) {
+	if slices.Contains(c.GrantTypes, grantClientCredentials) { // nobody consents to that
+		return
+	}
+	var more []string
 	for _, s := range o.scopes {
 		owner := o.owners[s]
-		if owner != nil && slices.ContainsFunc(scopes, func(asked string) bool { return o.owners[asked] == owner }) {
+		if owner != nil && slices.ContainsFunc(c.Scopes, func(asked string) bool { return o.owners[asked] == owner }) {
 			more = append(more, s)
 		}
 	}
-	if len(more) > 0 && refreshes {
+	if len(more) > 0 && slices.Contains(c.GrantTypes, grantRefresh) {
 		more = append(more, scopeOffline)
 	}
-	return more
+	c.Scopes = distinct(append(c.Scopes, more...))
 }
 
 // registrationBearer returns the token in the Authorization header, or "".

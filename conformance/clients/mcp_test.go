@@ -73,11 +73,13 @@ func startNotes(t *testing.T, i *issuer.Issuer, named string) string {
 	return at
 }
 
-// startForMCP starts an issuer at which MCP clients may register themselves.
+// startForMCP starts an issuer at which MCP clients may register themselves, or be
+// known by a metadata document.
 func startForMCP(t *testing.T, database string, flags ...string) *issuer.Issuer {
 	t.Helper()
 	return issuer.Start(t, program, database, append([]string{"--registration", "open",
-		"--registration-scope", "notes:read", "--registration-scope", "notes:write"}, flags...)...)
+		"--registration-scope", "notes:read", "--registration-scope", "notes:write",
+		"--client-id-metadata-documents", "open", "--client-id-metadata-loopback"}, flags...)...)
 }
 
 // An agent is a person's MCP client on the Go SDK.
@@ -89,11 +91,26 @@ type agent struct {
 
 const agentCallback = "http://127.0.0.1:49152/callback" // where nobody has to be
 
-// connect gives the SDK the server's URL, and a person who allows what is asked.
-func connect(t *testing.T, i *issuer.Issuer, ada *people.Person, at string) (*agent, error) {
+// publishDocument publishes the metadata document of a client and returns its URL.
+func publishDocument(i *issuer.Issuer) string {
+	id := ""
+	origin := i.Publish(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(map[string]any{
+			"client_id": id, "client_name": "Agent with a document", "redirect_uris": []string{agentCallback},
+			"grant_types": []string{"authorization_code", "refresh_token"}, "token_endpoint_auth_method": "none",
+		}) // an error is the issuer gone
+	}))
+	id = origin + "/agent.json"
+	return id
+}
+
+// connect gives the SDK the server's URL, and a person who allows what is asked. The
+// client registers itself unless it has a document.
+func connect(t *testing.T, i *issuer.Issuer, ada *people.Person, at, document string) (*agent, error) {
 	t.Helper()
 	a := &agent{browser: i.Browser(ada)}
-	h, err := auth.NewAuthorizationCodeHandler(&auth.AuthorizationCodeHandlerConfig{
+	config := &auth.AuthorizationCodeHandlerConfig{
 		DynamicClientRegistrationConfig: &auth.DynamicClientRegistrationConfig{Metadata: &oauthex.ClientRegistrationMetadata{
 			ClientName: "Go agent", RedirectURIs: []string{agentCallback}, TokenEndpointAuthMethod: "none",
 			GrantTypes: []string{"authorization_code", "refresh_token"}, Scope: "notes:read",
@@ -118,7 +135,11 @@ func connect(t *testing.T, i *issuer.Issuer, ada *people.Person, at string) (*ag
 			}
 			return &auth.AuthorizationResult{Code: answer.Get("code"), State: answer.Get("state"), Iss: answer.Get("iss")}, nil
 		},
-	})
+	}
+	if document != "" {
+		config.ClientIDMetadataDocumentConfig = &auth.ClientIDMetadataDocumentConfig{URL: document}
+	}
+	h, err := auth.NewAuthorizationCodeHandler(config)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -155,37 +176,47 @@ func TestMCPGoSDK(t *testing.T) {
 		t.Run(engine, func(t *testing.T) {
 			t.Parallel()
 			i := startForMCP(t, database(t))
-			at, ada := startNotes(t, i, i.URL), i.Person("ada")
-			a, err := connect(t, i, ada, at)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if got := a.call(t, "list_notes", nil); got != `{"notes":[]}` {
-				t.Errorf("at first: %s", got)
-			}
-			a.call(t, "add_note", map[string]any{"text": "feed the heron"}) // more than was asked for
-			if got := a.call(t, "list_notes", nil); !strings.Contains(got, "feed the heron") {
-				t.Errorf("and then: %s", got)
-			}
-			var person struct{ Sub string }
-			i.Signet(&person, "user", "show", "ada")
-			if got := a.call(t, "whoami", nil); person.Sub == "" || !strings.Contains(got, `"subject":"`+person.Sub+`"`) {
-				t.Errorf("%s is called %s", person.Sub, got)
-			}
-
-			scopes := make([]string, len(a.asked))
-			for n, asked := range a.asked {
-				all := strings.Fields(asked.Get("scope"))
-				slices.Sort(all)
-				scopes[n] = strings.Join(all, " ")
-				if asked.Get("resource") != at || asked.Get("code_challenge_method") != "S256" {
-					t.Errorf("asked %v", asked)
-				}
-			}
-			if want := []string{"notes:read offline_access", "notes:read notes:write offline_access"}; !slices.Equal(scopes, want) {
-				t.Errorf("asked for %q, want %q", scopes, want)
-			}
+			at := startNotes(t, i, i.URL)
+			t.Run("registered", func(t *testing.T) { useNotes(t, i, i.Person("ada"), at, "") })
+			t.Run("by its document", func(t *testing.T) { useNotes(t, i, i.Person("bob"), at, publishDocument(i)) })
 		})
+	}
+}
+
+// useNotes is what a person who has no notes does with a client of theirs.
+func useNotes(t *testing.T, i *issuer.Issuer, p *people.Person, at, document string) {
+	a, err := connect(t, i, p, at, document)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := a.call(t, "list_notes", nil); got != `{"notes":[]}` {
+		t.Errorf("at first: %s", got)
+	}
+	a.call(t, "add_note", map[string]any{"text": "feed the heron"}) // more than was asked for
+	if got := a.call(t, "list_notes", nil); !strings.Contains(got, "feed the heron") {
+		t.Errorf("and then: %s", got)
+	}
+	var account struct{ Sub string }
+	i.Signet(&account, "user", "show", p.Name)
+	var who struct{ Subject, Client string }
+	if err := json.Unmarshal([]byte(a.call(t, "whoami", nil)), &who); err != nil || account.Sub == "" || who.Subject != account.Sub {
+		t.Errorf("%s is called %+v, %v", account.Sub, who, err)
+	}
+	if last := a.asked[len(a.asked)-1].Get("client_id"); who.Client != last || document != "" && last != document {
+		t.Errorf("client %s, which asked as %s", who.Client, last)
+	}
+
+	scopes := make([]string, len(a.asked))
+	for n, asked := range a.asked {
+		all := strings.Fields(asked.Get("scope"))
+		slices.Sort(all)
+		scopes[n] = strings.Join(all, " ")
+		if asked.Get("resource") != at || asked.Get("code_challenge_method") != "S256" {
+			t.Errorf("asked %v", asked)
+		}
+	}
+	if want := []string{"notes:read offline_access", "notes:read notes:write offline_access"}; !slices.Equal(scopes, want) {
+		t.Errorf("asked for %q, want %q", scopes, want)
 	}
 }
 
@@ -196,7 +227,7 @@ func TestMCPGoSDKRefuses(t *testing.T) {
 	ada, at := i.Person("ada"), startNotes(t, i, i.URL)
 	refused := func(name, at, reason string) {
 		t.Helper()
-		if _, err := connect(t, i, ada, at); err == nil || !strings.Contains(err.Error(), reason) {
+		if _, err := connect(t, i, ada, at, ""); err == nil || !strings.Contains(err.Error(), reason) {
 			t.Errorf("%s: %v, want %q", name, err, reason)
 		}
 	}
@@ -215,7 +246,7 @@ func TestMCPGoSDKRefuses(t *testing.T) {
 	if err := i.Tell(issuer.Honest); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := connect(t, i, ada, at); err != nil {
+	if _, err := connect(t, i, ada, at, ""); err != nil {
 		t.Errorf("an honest issuer: %v", err)
 	}
 }
@@ -302,7 +333,7 @@ func mcpScript(i *issuer.Issuer, sdk string) script {
 	s := script{
 		command: []string{node(), "npm/mcp.mjs"},
 		env:     []string{"NODE_EXTRA_CA_CERTS=" + i.CAFile},
-		steps:   []string{"discovery, registration and sign-in", "a tool", "a tool that needs more", "refresh"},
+		steps:   []string{"discovery, registration and sign-in", "a tool", "a tool that needs more", "refresh", "known by its document"},
 	}
 	switch sdk {
 	case "client": // the SDK of the specification 2026-07-28
@@ -327,7 +358,7 @@ func TestMCPTypeScriptSDK(t *testing.T) {
 		t.Run(sdk, func(t *testing.T) {
 			t.Parallel()
 			i := startForMCP(t, database(t))
-			config := map[string]any{"sdk": sdk, "server": startNotes(t, i, i.URL), "redirectURI": agentCallback}
+			config := map[string]any{"sdk": sdk, "server": startNotes(t, i, i.URL), "redirectURI": agentCallback, "document": publishDocument(i)}
 			if sdk == "client" {
 				config["wrong"] = startNotes(t, i, strings.Replace(i.URL, "127.0.0.1", "localhost", 1))
 			}

@@ -15,12 +15,13 @@ const { Client, StreamableHTTPClientTransport, UnauthorizedError, auth } = newes
 // Agent is an application with one server. It keeps in memory what the SDK gives it
 // to keep, and has the person sign in where the SDK asks for it.
 class Agent {
-  constructor(server, { refreshes = true } = {}) {
+  constructor(server, { refreshes = true, document } = {}) {
     this.server = server;
     this.kept = {};
     this.asked = [];
     this.provider = {
       redirectUrl: config.redirectURI,
+      clientMetadataUrl: document,
       clientMetadata: {
         client_name: "Agent in JavaScript",
         redirect_uris: [config.redirectURI],
@@ -97,6 +98,13 @@ await step("refresh", async () => {
   equal(await auth(refreshing.provider, { serverUrl: config.server }), "AUTHORIZED", "auth");
   truthy(refreshing.kept.tokens.access_token !== before.access_token && refreshing.kept.tokens.refresh_token !== before.refresh_token, "new tokens");
   await refreshing.call("list_notes");
+});
+
+await step("known by its document", async () => {
+  const published = new Agent(config.server, { document: config.document });
+  await published.willing(() => published.connect());
+  equal((await published.call("whoami")).client, config.document, "client");
+  equal(published.asked[0].get("client_id"), config.document, "client_id asked with");
 });
 
 const fresh = async (server) => {

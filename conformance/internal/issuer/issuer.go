@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"crypto/rand"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -45,6 +46,7 @@ type Issuer struct {
 	dir     string
 	env     []string
 	front   *front
+	tls     tls.Certificate
 }
 
 // Start runs the program over a PostgreSQL database that is up to date, or with
@@ -53,14 +55,15 @@ func Start(t *testing.T, program, database string, flags ...string) *Issuer {
 	t.Helper()
 	i := &Issuer{t: t, program: program, dir: t.TempDir()}
 	i.CAFile = filepath.Join(i.dir, "ca.pem")
-	certificate, roots := certify(t, i.CAFile)
+	var roots *x509.CertPool
+	i.tls, roots = certify(t, i.CAFile)
 	var err error
 	if i.front, err = newFront(); err != nil {
 		t.Fatal(err)
 	}
 	// A proxy speaks TLS for the program, as most deployments have it.
 	server := httptest.NewUnstartedServer(i.front.handler())
-	server.TLS = &tls.Config{Certificates: []tls.Certificate{certificate}}
+	server.TLS = &tls.Config{Certificates: []tls.Certificate{i.tls}}
 	i.URL = "https://" + server.Listener.Addr().String()
 	i.Via = &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}}
 	var kek [32]byte
@@ -109,6 +112,16 @@ func Start(t *testing.T, program, database string, flags ...string) *Issuer {
 		server.Close()
 	})
 	return i
+}
+
+// Publish serves a site that the issuer's certificate is good for, as long as the
+// test takes, and returns its origin.
+func (i *Issuer) Publish(site http.Handler) string {
+	server := httptest.NewUnstartedServer(site)
+	server.TLS = &tls.Config{Certificates: []tls.Certificate{i.tls}}
+	server.StartTLS()
+	i.t.Cleanup(server.Close)
+	return server.URL
 }
 
 // Log is what the program has logged.
