@@ -89,6 +89,20 @@ func (p *publisher) refreshes(s *site, token string) answer {
 	return s.form("/token", "", "", url.Values{"grant_type": {"refresh_token"}, "client_id": {p.id}, "refresh_token": {token}})
 }
 
+// What a document does not name, the app does not get: it is not widened as a
+// registration is.
+func TestDocumentNamesItsScopes(t *testing.T) {
+	onBoth(t, publishing("orders:read", "orders:write"), func(t *testing.T, s *site) {
+		s.people()
+		app := publish(t, "scope", "orders:read")
+		b := s.browser()
+		if got := b.open(authorize("client_id", app.id, "scope", "orders:read orders:write")).answered(callback).Get("error"); got != "invalid_scope" {
+			t.Errorf("error %q", got)
+		}
+		b.open(authorize("client_id", app.id, "scope", "orders:read")).isPage(200, "/login")
+	})
+}
+
 // An app that nobody registered signs a person in, known by the URL of its
 // metadata (CIMD).
 func TestClientIDMetadataDocument(t *testing.T) {

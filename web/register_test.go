@@ -451,8 +451,13 @@ func TestRegistrationAllowsForMoreScopes(t *testing.T) {
 			}
 		}
 
-		made := s.registers(spa("scope", "orders:read"))
+		made := s.registers(spa("scope", "openid"))
 		id := made.member("client_id")
+		if a := s.registration(http.MethodPut, made.member("registration_client_uri"), made.member("registration_access_token"),
+			spa("client_id", id, "scope", "orders:read")); a.member("scope") != "orders:read orders:write offline_access" {
+			t.Errorf("replaced: %d %s", a.status, a.body)
+		}
+		s.settle()
 		b := s.browser()
 		b.open(authorize("client_id", id, "scope", "orders:read")).isPage(200, "/login")
 		b.signIn(ada, password)

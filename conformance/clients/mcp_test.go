@@ -20,6 +20,7 @@ import (
 	"github.com/modelcontextprotocol/go-sdk/auth"
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 	"github.com/modelcontextprotocol/go-sdk/oauthex"
+	"golang.org/x/oauth2"
 
 	"github.com/signet-oidc/signet/conformance/internal/issuer"
 	"github.com/signet-oidc/signet/conformance/internal/people"
@@ -116,7 +117,17 @@ func connect(t *testing.T, i *issuer.Issuer, ada *people.Person, at, document st
 			GrantTypes: []string{"authorization_code", "refresh_token"}, Scope: "notes:read",
 		}},
 		RequestRefreshToken: true,
-		Client:              i.Via,
+		// The token is refreshed once before it is used.
+		NewTokenSource: func(ctx context.Context, config *oauth2.Config, given *oauth2.Token) (oauth2.TokenSource, error) {
+			expired := *given
+			expired.Expiry = time.Now().Add(-time.Hour)
+			source := config.TokenSource(ctx, &expired)
+			if next, err := source.Token(); err != nil || next.AccessToken == given.AccessToken || next.RefreshToken == given.RefreshToken {
+				return nil, fmt.Errorf("refresh: the same tokens again, or %w", err)
+			}
+			return source, nil
+		},
+		Client: i.Via,
 		AuthorizationCodeFetcher: func(_ context.Context, args *auth.AuthorizationArgs) (*auth.AuthorizationResult, error) {
 			request, err := url.Parse(args.URL)
 			if err != nil {
