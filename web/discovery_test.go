@@ -4,8 +4,10 @@ import (
 	"encoding/json"
 	"flag"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -154,13 +156,13 @@ func TestHostileHostHeaders(t *testing.T) {
 // The design's CORS rule: any origin, never credentials, on what no cookie
 // matters to; nothing on pages.
 func TestCORS(t *testing.T) {
-	onBoth(t, options{}, func(t *testing.T, s *site) {
+	onBoth(t, open(), func(t *testing.T, s *site) {
 		secret := s.register("shop")
-		open := append(documents(s, ""), s.url+"/token", s.url+"/revoke")
-		for _, url := range open {
+		forms := []string{s.url + "/token", s.url + "/revoke", s.url + "/par", s.url + "/register", s.url + "/userinfo"}
+		for _, url := range slices.Concat(documents(s, ""), forms, []string{s.url + "/statuslists/0", s.url + "/register/nobody"}) {
 			for _, origin := range []string{"https://app.example", "null", s.issuer, "https://evil.example"} {
 				method := http.MethodGet
-				if strings.HasSuffix(url, "/token") || strings.HasSuffix(url, "/revoke") {
+				if slices.Contains(forms, url) {
 					method = http.MethodPost
 				}
 				a := s.at(http.MethodOptions, url, "Origin", origin, "Access-Control-Request-Method", method, "Access-Control-Request-Headers", "authorization, content-type")
@@ -182,7 +184,9 @@ func TestCORS(t *testing.T) {
 		if a.status != 200 || a.header.Get("Access-Control-Allow-Origin") != "*" {
 			t.Errorf("token: %d, %q", a.status, a.header.Get("Access-Control-Allow-Origin"))
 		}
-		for _, url := range []string{s.url + "/", s.url + "/introspect", s.url + "/livez", s.url + "/readyz", s.url + "/nowhere"} {
+		for _, path := range []string{"/", "/introspect", "/livez", "/readyz", "/nowhere", "/authorize", "/logout", "/login", "/login/password", "/select", "/consent", "/logout/confirm",
+			"/setup", "/account", "/account/sessions/end", "/account/sessions/end-others", "/account/apps/withdraw", "/account/password", "/doctor"} {
+			url := s.url + path
 			for _, method := range []string{http.MethodOptions, http.MethodGet, http.MethodPost} {
 				a := s.at(method, url, "Origin", "https://app.example", "Access-Control-Request-Method", "POST")
 				for name := range a.header {
@@ -190,6 +194,14 @@ func TestCORS(t *testing.T) {
 						t.Errorf("X1 %s %s answers %s", method, url, name)
 					}
 				}
+			}
+		}
+		for _, path := range []string{"/livez", "/readyz", "/metrics"} { // of operators
+			w := httptest.NewRecorder()
+			req := httptest.NewRequest(http.MethodGet, path, nil)
+			req.Header.Set("Origin", "https://app.example")
+			if s.ops.ServeHTTP(w, req); w.Header().Get("Access-Control-Allow-Origin") != "" {
+				t.Errorf("X1 %s of the admin listener: %v", path, w.Header())
 			}
 		}
 	})

@@ -2,6 +2,8 @@ package web_test
 
 import (
 	"crypto/rsa"
+	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"io"
@@ -717,6 +719,39 @@ func TestAuditRetention(t *testing.T) {
 		for end := time.Now().Add(patience); count() != 1; time.Sleep(20 * time.Millisecond) {
 			if time.Now().After(end) {
 				t.Fatalf("%d events after 31 days, want the last one", count())
+			}
+		}
+	})
+}
+
+// N1: what lets in and what lets change a registration is kept as a hash, and
+// is in no log.
+func TestRegistrationTokensAtRest(t *testing.T) {
+	onBoth(t, open(), func(t *testing.T, s *site) {
+		s.people()
+		initial, _, err := s.admin.CreateInitialAccessToken(t.Context(), 2, time.Hour, nil, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		made := s.registration(http.MethodPost, "/register", initial, spa("token_endpoint_auth_method", "client_secret_basic"))
+		first := made.member("registration_access_token")
+		next := s.registration(http.MethodPut, made.member("registration_client_uri"), first, spa("client_id", made.member("client_id"), "token_endpoint_auth_method", "client_secret_basic"))
+		for _, wrong := range []string{first + "x", initial} {
+			s.registration(http.MethodGet, made.member("registration_client_uri"), wrong, nil)
+		}
+		dump := s.db.dump(t)
+		for name, token := range map[string]string{
+			"initial access token": initial, "registration access token": first, "next registration access token": next.member("registration_access_token"),
+			"client secret": made.member("client_secret"),
+		} {
+			random, err := base64.RawURLEncoding.DecodeString(token[4:])
+			if err != nil || len(random) < 32 {
+				t.Fatalf("%s: %d bytes, %v", name, len(random), err)
+			}
+			for where, text := range map[string]string{"database": dump, "log": s.log.String()} {
+				if strings.Contains(text, token[4:]) || strings.Contains(text, string(random)) || strings.Contains(text, hex.EncodeToString(random)) {
+					t.Errorf("the %s holds the %s", where, name)
+				}
 			}
 		}
 	})
