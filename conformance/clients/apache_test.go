@@ -143,11 +143,7 @@ func TestModAuthOpenIDC(t *testing.T) {
 	var seen int // of the log
 	site{
 		origin: origin, page: "/home", logout: "/oidc?logout=" + url.QueryEscape(origin+"/signed-out"), signedOut: "/signed-out",
-		about: func(p people.Page) (sub, email string) {
-			var told struct{ Sub, Email string }
-			_ = json.Unmarshal([]byte(p.Body), &told) // other pages tell nothing
-			return told.Sub, told.Email
-		},
+		about: toldAsJSON,
 		refreshed: func(b *people.Browser) error {
 			before, err := tokensOf(b, origin)
 			if err != nil {

@@ -26,6 +26,7 @@ type site struct {
 	origin          string
 	page, signedOut string // paths
 	logout          string // where its sign-out button leads
+	deaf            bool   // the library knows no back-channel logout
 	// refreshed has it take new tokens with another refresh token.
 	refreshed func(*people.Browser) error
 	// about is what its page tells of who is signed in.
@@ -37,52 +38,36 @@ type site struct {
 	believes []issuer.Lie
 }
 
-// judge has people sign in at the site, and out again, in whichever way, and
-// has the issuer lie about them.
-func (s site) judge(t *testing.T, i *issuer.Issuer, ada *people.Person) {
+// visit goes to one of its pages as a willing person does.
+func (s site) visit(t *testing.T, b *people.Browser, path string) {
 	t.Helper()
-	fresh := func() *people.Browser { return i.Browser(ada, s.origin) }
-	visit := func(b *people.Browser, path string) {
-		t.Helper()
-		if err := b.Consent(s.origin + path); err != nil {
-			t.Fatal(err)
-		}
+	if err := b.Consent(s.origin + path); err != nil {
+		t.Fatal(err)
 	}
-	signedIn := func(b *people.Browser) bool {
-		t.Helper()
-		visit(b, s.page)
-		sub, email := s.about(b.Page)
-		return b.Left == nil && b.Status == http.StatusOK && sub != "" && email == "ada@example.com"
-	}
-	// asked says whether the page would have the person sign in at the issuer.
-	asked := func(b *people.Browser) bool {
-		t.Helper()
-		if err := b.Visit(s.origin + s.page); err != nil {
-			t.Fatal(err)
-		}
-		return strings.HasPrefix(b.URL.String(), i.URL+"/login")
-	}
+}
 
-	b := fresh()
-	if !asked(b) {
-		t.Fatalf("a stranger sees: %s", b.Page)
-	}
-	if !signedIn(b) {
-		t.Fatalf("not signed in: %s %s", b.Page, s.reason(b.Page))
-	}
-	if err := s.refreshed(b); err != nil {
-		t.Errorf("refresh: %v: %s %s", err, b.Page, s.reason(b.Page))
-	}
-	if visit(b, s.logout); b.Left != nil || b.Status != http.StatusOK || b.URL.Path != s.signedOut {
-		t.Errorf("signed out: %s", b.Page)
-	}
-	if !asked(b) {
-		t.Errorf("still signed in at one of both: %s", b.Page)
-	}
+// signsIn goes to its page, and says whether that tells who the person is.
+func (s site) signsIn(t *testing.T, b *people.Browser) bool {
+	t.Helper()
+	s.visit(t, b, s.page)
+	sub, email := s.about(b.Page)
+	return b.Left == nil && b.Status == http.StatusOK && sub != "" && email == "ada@example.com"
+}
 
-	// Who signs out at the issuer is signed out at the site, which is told.
-	b = fresh()
-	if !signedIn(b) {
+// asks says whether its page would have the person sign in at the issuer.
+func (s site) asks(t *testing.T, b *people.Browser) bool {
+	t.Helper()
+	if err := b.Visit(s.origin + s.page); err != nil {
+		t.Fatal(err)
+	}
+	return strings.HasPrefix(b.URL.String(), b.Issuer+"/login")
+}
+
+// isTold has the person sign out at the issuer, which tells the site.
+func (s site) isTold(t *testing.T, i *issuer.Issuer, ada *people.Person) {
+	t.Helper()
+	b := i.Browser(ada, s.origin)
+	if !s.signsIn(t, b) {
 		t.Fatalf("not signed in: %s %s", b.Page, s.reason(b.Page))
 	}
 	if err := b.Open("/logout"); err != nil {
@@ -91,12 +76,38 @@ func (s site) judge(t *testing.T, i *issuer.Issuer, ada *people.Person) {
 	if err := b.Press("submit"); err != nil {
 		t.Fatal(err)
 	}
-	for until := time.Now().Add(patience); !asked(b); time.Sleep(20 * time.Millisecond) {
+	for until := time.Now().Add(patience); !s.asks(t, b); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(until) {
 			t.Fatalf("not told that the session has ended: %s", b.Page)
 		}
 	}
+}
 
+// judge has people sign in at the site, and out again, in whichever way, and
+// has the issuer lie about them.
+func (s site) judge(t *testing.T, i *issuer.Issuer, ada *people.Person) {
+	t.Helper()
+	fresh := func() *people.Browser { return i.Browser(ada, s.origin) }
+	b := fresh()
+	if !s.asks(t, b) {
+		t.Fatalf("a stranger sees: %s", b.Page)
+	}
+	if !s.signsIn(t, b) {
+		t.Fatalf("not signed in: %s %s", b.Page, s.reason(b.Page))
+	}
+	if err := s.refreshed(b); err != nil {
+		t.Errorf("refresh: %v: %s %s", err, b.Page, s.reason(b.Page))
+	}
+	if s.visit(t, b, s.logout); b.Left != nil || b.Status != http.StatusOK || b.URL.Path != s.signedOut {
+		t.Errorf("signed out: %s", b.Page)
+	}
+	if !s.asks(t, b) {
+		t.Errorf("still signed in at one of both: %s", b.Page)
+	}
+
+	if !s.deaf {
+		s.isTold(t, i, ada)
+	}
 	for _, lie := range issuer.Lies() {
 		reason, refuses := s.refuses[lie]
 		believes := slices.Contains(s.believes, lie)
@@ -107,7 +118,7 @@ func (s site) judge(t *testing.T, i *issuer.Issuer, ada *people.Person) {
 			t.Fatal(err)
 		}
 		b := fresh()
-		taken := signedIn(b)
+		taken := s.signsIn(t, b)
 		why := s.reason(b.Page)
 		if taken != believes {
 			t.Errorf("%s: taken %t: %s %s", lie, taken, b.Page, why)
@@ -119,8 +130,31 @@ func (s site) judge(t *testing.T, i *issuer.Issuer, ada *people.Person) {
 	if err := i.Tell(issuer.Honest); err != nil {
 		t.Fatal(err)
 	}
-	if b := fresh(); !signedIn(b) {
+	if b := fresh(); !s.signsIn(t, b) {
 		t.Errorf("not signed in after lies: %s %s", b.Page, s.reason(b.Page))
+	}
+}
+
+// toldAsJSON reads a page that is JSON with sub and email; others tell nothing.
+func toldAsJSON(p people.Page) (sub, email string) {
+	var told struct{ Sub, Email string }
+	_ = json.Unmarshal([]byte(p.Body), &told)
+	return told.Sub, told.Email
+}
+
+// refreshedAt is for a site that tells at an address whether new tokens came
+// with another refresh token.
+func refreshedAt(address string) func(*people.Browser) error {
+	return func(b *people.Browser) error {
+		err := b.Visit(address)
+		var told struct{ Rotated bool }
+		if err == nil {
+			err = json.Unmarshal([]byte(b.Body), &told)
+		}
+		if err == nil && !told.Rotated {
+			err = errors.New("not rotated")
+		}
+		return err
 	}
 }
 
@@ -190,13 +224,7 @@ func TestExpressOpenIDConnect(t *testing.T) {
 		serve(t, exec.Command(node(), "npm/express.mjs", string(given)), "NODE_EXTRA_CA_CERTS="+i.CAFile)
 		site{
 			origin: origin, page: "/", logout: "/logout", signedOut: "/signed-out",
-			refreshed: func(b *people.Browser) error {
-				err := b.Visit(origin + "/refresh")
-				if err == nil && b.Body != `{"rotated":true}` {
-					err = errors.New("not rotated")
-				}
-				return err
-			},
+			refreshed: refreshedAt(origin + "/refresh"),
 			about: func(p people.Page) (sub, email string) {
 				var told struct {
 					Claims   struct{ Sub string }

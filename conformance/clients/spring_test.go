@@ -2,7 +2,6 @@ package clients
 
 import (
 	"encoding/json"
-	"errors"
 	"io"
 	"net/http"
 	"os/exec"
@@ -43,19 +42,9 @@ func TestSpringSecurity(t *testing.T) {
 	ada := i.Person("ada")
 	site{
 		origin: origin, page: "/", logout: "/logout", signedOut: "/signed-out",
-		about: func(p people.Page) (sub, email string) {
-			var told struct{ Sub, Email string }
-			_ = json.Unmarshal([]byte(p.Body), &told) // other pages tell nothing
-			return told.Sub, told.Email
-		},
-		refreshed: func(b *people.Browser) error {
-			err := b.Visit(origin + "/refresh")
-			if err == nil && b.Body != `{"rotated":true}` {
-				err = errors.New("not rotated")
-			}
-			return err
-		},
-		reason: func(p people.Page) string { return p.Body },
+		about:     toldAsJSON,
+		refreshed: refreshedAt(origin + "/refresh"),
+		reason:    func(p people.Page) string { return p.Body },
 		refuses: map[issuer.Lie]string{
 			issuer.AnotherIssuer:  `invalid claims: {iss=`,
 			issuer.AnotherNonce:   `invalid_nonce`,
