@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/signet-oidc/signet/provider/revocation"
 	"github.com/signet-oidc/signet/storage"
@@ -200,7 +201,8 @@ func (tx change) append(ctx context.Context, entry makeEntry, kind, value, reaso
 	if err != nil {
 		return r, fmt.Errorf("client: %w", err)
 	}
-	c.UpdatedAt = later(c.UpdatedAt, r.at)
+	// One that is made anew within the millisecond was changed all the same.
+	c.UpdatedAt = later(later(c.UpdatedAt, r.at), c.CreatedAt.Add(time.Millisecond))
 	if err := tx.UpdateClient(ctx, c); err != nil {
 		return r, fmt.Errorf("client: %w", err)
 	}

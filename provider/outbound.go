@@ -31,6 +31,7 @@ const (
 // second time), follows no redirect, and bounds time and size.
 type Outbound struct {
 	client *http.Client
+	dialer *net.Dialer
 	allow  []netip.Prefix
 	tracer trace.Tracer
 	// How fetches ended.
@@ -41,14 +42,14 @@ type Outbound struct {
 // over plain http too.
 func NewOutbound(allow []netip.Prefix) *Outbound {
 	o := &Outbound{allow: allow, tracer: noop.Tracer{}, fetched: new(atomic.Int64), failed: new(atomic.Int64)}
-	dialer := &net.Dialer{Timeout: outboundTimeout, Control: o.checkDial}
+	o.dialer = &net.Dialer{Timeout: outboundTimeout, Control: o.checkDial}
 	o.client = &http.Client{
 		Timeout: outboundTimeout,
 		CheckRedirect: func(*http.Request, []*http.Request) error {
 			return http.ErrUseLastResponse
 		},
 		Transport: &http.Transport{
-			DialContext:            dialer.DialContext,
+			DialContext:            o.dialer.DialContext,
 			TLSHandshakeTimeout:    outboundTimeout,
 			MaxIdleConns:           10,
 			IdleConnTimeout:        time.Minute,
@@ -96,6 +97,7 @@ func (p *Provider) outboundFor(c *client) *Outbound {
 var notPublic = []netip.Prefix{
 	netip.MustParsePrefix("0.0.0.0/8"),
 	netip.MustParsePrefix("100.64.0.0/10"),
+	netip.MustParsePrefix("168.63.129.16/32"), // Azure's virtual machines know their host by it
 	netip.MustParsePrefix("192.0.0.0/24"),
 	netip.MustParsePrefix("192.0.2.0/24"),
 	netip.MustParsePrefix("192.88.99.0/24"),

@@ -259,7 +259,16 @@ func (r *registry) settled(ctx context.Context, id string) (view, *client, error
 		if err != nil {
 			return view{}, nil, err
 		}
-		c, err := r.client(ctx, v, id)
+		c, err := r.row(ctx, v, id)
+		if errors.Is(err, storage.ErrNotFound) && isClientURL(id) { // its row may be from just now
+			if err := r.catchUp(ctx); err != nil {
+				return view{}, nil, err
+			}
+			if v, err = r.view(ctx); err != nil {
+				return view{}, nil, err
+			}
+			c, err = r.row(ctx, v, id)
+		}
 		if errors.Is(err, storage.ErrNotFound) {
 			return view{}, nil, invalidClient(err) // deleted since it authenticated
 		}

@@ -165,6 +165,16 @@ func TestDoctorOfSettings(t *testing.T) {
 		{"--registration open --registration-scope orders:read --registration-scope openid", verdictOK, "as serve would"},
 		{"--registration open --registration-scope orders:reed", verdictFail, `"orders:reed" is a scope of no resource`},
 		{"--registration-scope orders:read", verdictWarn, "while registration is off"},
+		{"--client-id-metadata-documents open --registration-scope orders:read", verdictOK, "as serve would"},
+		{"--client-id-metadata-documents open --client-id-metadata-loopback", verdictOK, "as serve would"},
+		{"--client-id-metadata-documents listed --client-id-metadata-host claude.ai --client-id-metadata-host vscode.dev", verdictOK, "as serve would"},
+		{"--client-id-metadata-documents some", verdictFail, "choose off, listed or open"},
+		{"--client-id-metadata-documents listed", verdictFail, "no host is"},
+		{"--client-id-metadata-documents open --client-id-metadata-host claude.ai", verdictFail, "has no effect"},
+		{"--client-id-metadata-documents listed --client-id-metadata-host https://claude.ai", verdictFail, "is not a host"},
+		{"--client-id-metadata-documents listed --client-id-metadata-host claude.ai:8443", verdictFail, "is not a host"},
+		{"--client-id-metadata-documents listed --client-id-metadata-host Claude.ai", verdictFail, "is not a host"},
+		{"--issuer https://login.example.com --client-id-metadata-documents open --client-id-metadata-loopback", verdictFail, "not on this machine"},
 	} {
 		found, _ := p.examine("--issuer http://localhost:1 " + c.args)
 		wantFinding(t, found, c.verdict, "configuration", c.words)
