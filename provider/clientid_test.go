@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -261,18 +262,19 @@ func TestPace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := &pace{interval: documentPace, patience: documentPatience, now: time.Now}
 		begun, began := make(chan time.Duration, 10_000), time.Now()
+		var wg sync.WaitGroup
 		for range 10_000 {
-			go func() {
+			wg.Go(func() {
 				if p.turn(t.Context()) {
 					begun <- time.Since(began)
 				}
-			}()
+			})
 		}
 		synctest.Wait()
 		if n := len(begun); n != 1 {
 			t.Errorf("%d began at once", n)
 		}
-		time.Sleep(time.Minute)
+		wg.Wait()
 		close(begun)
 		var all []time.Duration
 		for at := range begun {
@@ -283,6 +285,7 @@ func TestPace(t *testing.T) {
 		if !slices.Equal(all, want) {
 			t.Errorf("begun after %v, want %v", all, want)
 		}
+		time.Sleep(time.Second)
 		if !p.turn(t.Context()) {
 			t.Error("no turn after that")
 		}
