@@ -148,12 +148,12 @@ func (f *front) forge(token string, lie Lie) (string, error) {
 		claims["iat"], claims["exp"], claims["auth_time"] = 1_700_000_000, 1_700_000_600, 1_700_000_000
 	case AnotherKey:
 		kid = header.Kid
-	default:
-		return token, nil
 	case Unsigned:
 		payload, err := json.Marshal(claims)
 		encode := base64.RawURLEncoding.EncodeToString
 		return encode([]byte(`{"alg":"none"}`)) + "." + encode(payload) + ".", err
+	default:
+		return token, nil
 	}
 	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.RS256, Key: jose.JSONWebKey{Key: f.key, KeyID: kid}}, nil)
 	if err != nil {
