@@ -18,6 +18,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/signet-oidc/signet/provider"
+	"github.com/signet-oidc/signet/provider/keys"
 	"github.com/signet-oidc/signet/storage"
 )
 
@@ -464,6 +465,49 @@ func TestLogoutURIsRegistered(t *testing.T) {
 		var invalid *provider.InvalidError
 		if !errors.As(err, &invalid) {
 			t.Errorf("a service: %v", err)
+		}
+	})
+}
+
+// O4, N3: who registered itself is told of logouts at public addresses only,
+// whatever networks the operator allows for clients of the operator's.
+func TestBackChannelLogoutOfAStranger(t *testing.T) {
+	o := open()
+	o.allow, o.algs = trusted(), []string{keys.ES256, keys.RS256}
+	onBoth(t, o, func(t *testing.T, s *site) {
+		s.people()
+		mine, stranger := receive(t, ok), receive(t, ok)
+		id := s.registers(spa()).member("client_id")
+		for client, v := range map[string]*receiver{"shop": mine, id: stranger} {
+			if _, err := s.admin.UpdateClient(t.Context(), client, func(c *storage.Client) { c.BackChannelLogoutURI = v.url }); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s.settle()
+		b := s.browser()
+		b.open(authorize("client_id", id)).signIn(ada, password).press("allow").answered(callback)
+		b.open(authorize()).press("allow").answered(callback)
+		b.open("/logout").press("submit")
+		mine.next()
+		for end := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
+			list, err := s.store.Deliveries(t.Context(), storage.DeliveryFilter{Page: storage.Page{Limit: 10}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(list) == 1 && list[0].ClientID == id && list[0].LastError != "" {
+				if !strings.Contains(list[0].LastError, "want https") {
+					t.Errorf("it was not told because: %s", list[0].LastError)
+				}
+				break
+			}
+			if time.Now().After(end) {
+				t.Fatalf("deliveries: %+v", list)
+			}
+		}
+		select {
+		case <-stranger.got:
+			t.Error("a private address was told of a logout because a stranger named it")
+		default:
 		}
 	})
 }

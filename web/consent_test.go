@@ -162,3 +162,27 @@ func TestAccountOpensApps(t *testing.T) {
 		}
 	})
 }
+
+// A stranger may call itself what an operator's app is called, for it may be the
+// same app: people see that nobody checked it, and where the answer goes.
+func TestNamesake(t *testing.T) {
+	o := open()
+	o.algs = []string{keys.ES256, keys.RS256}
+	onBoth(t, o, func(t *testing.T, s *site) {
+		s.people()
+		c, err := s.admin.Client(t.Context(), "portal")
+		if err != nil {
+			t.Fatal(err)
+		}
+		id := s.registers(spa("client_name", c.Name, "redirect_uris", []string{"https://other.example/cb"})).member("client_id")
+		b := s.browser()
+		b.open(authorize("client_id", id, "redirect_uri", "https://other.example/cb")).isPage(200, "/login")
+		if b.node("trust") == nil {
+			t.Errorf("the sign-in page does not say that nobody checked it: %s", b.body)
+		}
+		b.signIn(ada, password).isPage(200, "/consent") // though the operator's is never asked about
+		if b.node("unverified") == nil || b.text("host") != "other.example" {
+			t.Errorf("the consent page: %s", b.body)
+		}
+	})
+}

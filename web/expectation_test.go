@@ -1,6 +1,7 @@
 package web_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -11,6 +12,22 @@ import (
 	"github.com/signet-oidc/signet/provider/keys"
 	"github.com/signet-oidc/signet/storage"
 )
+
+// resigned returns the ID token with another value of a claim, signed by us.
+func (s *site) resigned(token, claim string, value any) string {
+	s.t.Helper()
+	_, claims := claimsOf(s.t, token)
+	claims[claim] = value
+	payload, err := json.Marshal(claims)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	signed, err := s.ring.Sign(keys.ES256, "JWT", payload, s.clock.now())
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return signed
+}
 
 func numbered(n int) (members []string) {
 	for i := range n {
@@ -72,6 +89,7 @@ func TestExpectations(t *testing.T) {
 			{"her hint in his browser", bobs, []string{"id_token_hint", hint}, "/login"},
 			{"her hint in a new browser", s.browser(), []string{"id_token_hint", hint}, "/login"},
 			{"a forged hint", adas, []string{"id_token_hint", hint[:len(hint)-6] + "AAAAAA"}, "invalid_request"},
+			{"a hint of another issuer that has our keys", adas, []string{"id_token_hint", s.resigned(hint, "iss", "https://elsewhere.example")}, "invalid_request"},
 			{"an unsigned hint", adas, []string{"id_token_hint", "eyJhbGciOiJub25lIn0." + strings.Split(hint, ".")[1] + "."}, "invalid_request"},
 			{"an access token for a hint", adas, []string{"id_token_hint", tokens.member("access_token")}, "invalid_request"},
 			{"the hint of another app", adas, []string{"client_id", "other", "id_token_hint", hint}, "invalid_request"},

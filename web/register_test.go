@@ -272,6 +272,7 @@ func TestRegistrationRefused(t *testing.T) {
 			"a foreign scope":           {spa("scope", "openid orders:write"), "invalid_client_metadata"},
 			"a scope that nobody has":   {spa("scope", "everything"), "invalid_client_metadata"},
 			"a grant for machines":      {spa("grant_types", []string{"client_credentials"}), "invalid_client_metadata"},
+			"a grant for machines, too": {spa("token_endpoint_auth_method", "client_secret_basic", "grant_types", []string{"authorization_code", "client_credentials"}), "invalid_client_metadata"},
 			"the implicit grant":        {spa("grant_types", []string{"authorization_code", "implicit"}), "invalid_client_metadata"},
 			"passwords":                 {spa("grant_types", []string{"password"}), "invalid_client_metadata"},
 			"response type token":       {spa("response_types", []string{"token"}), "invalid_client_metadata"},
