@@ -76,11 +76,11 @@ func startNotes(t *testing.T, i *issuer.Issuer, named string) string {
 
 // startForMCP starts an issuer at which MCP clients may register themselves, or be
 // known by a metadata document.
-func startForMCP(t *testing.T, database string, flags ...string) *issuer.Issuer {
+func startForMCP(t *testing.T, path, database string) *issuer.Issuer {
 	t.Helper()
-	return issuer.Start(t, program, database, append([]string{"--registration", "open",
+	return issuer.StartUnder(t, path, program, database, "--registration", "open",
 		"--registration-scope", "notes:read", "--registration-scope", "notes:write",
-		"--client-id-metadata-documents", "open", "--client-id-metadata-loopback"}, flags...)...)
+		"--client-id-metadata-documents", "open", "--client-id-metadata-loopback")
 }
 
 // An agent is a person's MCP client on the Go SDK.
@@ -177,16 +177,19 @@ func (a *agent) call(t *testing.T, tool string, arguments map[string]any) string
 }
 
 // A client on the official Go SDK that is given a server's URL alone finds the
-// issuer, registers, has the person sign in, and asks for more when a tool needs it.
+// issuer, registers or names its document, has the person sign in, and asks for more
+// when a tool needs it. Its issuer has a path, whose metadata are at the place that
+// RFC 8414 §3.1 gives them, or none.
 func TestMCPGoSDK(t *testing.T) {
 	t.Parallel()
-	for engine, database := range map[string]func(*testing.T) string{
-		"SQLite":     func(*testing.T) string { return "" },
-		"PostgreSQL": func(t *testing.T) string { return storagetest.Postgres(t) },
-	} {
+	for engine, path := range map[string]string{"SQLite": "/tenant/one", "PostgreSQL": ""} {
 		t.Run(engine, func(t *testing.T) {
 			t.Parallel()
-			i := startForMCP(t, database(t))
+			database := ""
+			if engine == "PostgreSQL" {
+				database = storagetest.Postgres(t)
+			}
+			i := startForMCP(t, path, database)
 			at := startNotes(t, i, i.URL)
 			t.Run("registered", func(t *testing.T) { useNotes(t, i, i.Person("ada"), at, "") })
 			t.Run("by its document", func(t *testing.T) { useNotes(t, i, i.Person("bob"), at, publishDocument(i)) })
@@ -234,7 +237,7 @@ func useNotes(t *testing.T, i *issuer.Issuer, p *people.Person, at, document str
 // What the SDK refuses of an issuer, and of a server that names the wrong one.
 func TestMCPGoSDKRefuses(t *testing.T) {
 	t.Parallel()
-	i := startForMCP(t, "")
+	i := startForMCP(t, "", "")
 	ada, at := i.Person("ada"), startNotes(t, i, i.URL)
 	refused := func(name, at, reason string) {
 		t.Helper()
@@ -266,7 +269,7 @@ func TestMCPGoSDKRefuses(t *testing.T) {
 // is missing.
 func TestMCPServerRefuses(t *testing.T) {
 	t.Parallel()
-	i := startForMCP(t, "")
+	i := startForMCP(t, "", "")
 	at := startNotes(t, i, i.URL)
 	i.Signet(nil, "resource", "create", "https://orders.example", "--name", "Orders", "--scope", "orders:read")
 	var robot struct {
@@ -362,13 +365,14 @@ func mcpScript(i *issuer.Issuer, sdk string) script {
 // Clients on the official TypeScript SDKs do the same.
 func TestMCPTypeScriptSDK(t *testing.T) {
 	t.Parallel()
-	for sdk, database := range map[string]func(*testing.T) string{
-		"sdk":    func(*testing.T) string { return "" },
-		"client": func(t *testing.T) string { return storagetest.Postgres(t) },
-	} {
+	for sdk, path := range map[string]string{"sdk": "/tenant/one", "client": ""} {
 		t.Run(sdk, func(t *testing.T) {
 			t.Parallel()
-			i := startForMCP(t, database(t))
+			database := ""
+			if sdk == "client" {
+				database = storagetest.Postgres(t)
+			}
+			i := startForMCP(t, path, database)
 			config := map[string]any{"sdk": sdk, "server": startNotes(t, i, i.URL), "redirectURI": agentCallback, "document": publishDocument(i)}
 			if sdk == "client" {
 				config["wrong"] = startNotes(t, i, strings.Replace(i.URL, "127.0.0.1", "localhost", 1))

@@ -53,6 +53,12 @@ type Issuer struct {
 // "" over a SQLite file. flags are for `signet serve`.
 func Start(t *testing.T, program, database string, flags ...string) *Issuer {
 	t.Helper()
+	return StartUnder(t, "", program, database, flags...)
+}
+
+// StartUnder is Start for an issuer whose identifier has a path.
+func StartUnder(t *testing.T, path, program, database string, flags ...string) *Issuer {
+	t.Helper()
 	i := &Issuer{t: t, program: program, dir: t.TempDir()}
 	i.CAFile = filepath.Join(i.dir, "ca.pem")
 	var roots *x509.CertPool
@@ -64,7 +70,7 @@ func Start(t *testing.T, program, database string, flags ...string) *Issuer {
 	// A proxy speaks TLS for the program, as most deployments have it.
 	server := httptest.NewUnstartedServer(i.front.handler())
 	server.TLS = &tls.Config{Certificates: []tls.Certificate{i.tls}}
-	i.URL = "https://" + server.Listener.Addr().String()
+	i.URL = "https://" + server.Listener.Addr().String() + path
 	i.Via = &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}}
 	var kek [32]byte
 	_, _ = rand.Read(kek[:]) // never fails

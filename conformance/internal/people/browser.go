@@ -97,13 +97,19 @@ func (b *Browser) fetch(method, address string, form url.Values) error {
 		if err != nil {
 			return err
 		}
-		if origin(to) != b.Issuer && !slices.Contains(b.Apps, origin(to)) {
+		if !b.own(to) && !slices.Contains(b.Apps, origin(to)) {
 			b.Left = to
 			return nil
 		}
 		method, address, form = http.MethodGet, to.String(), nil
 	}
 	return errors.New("redirects without end")
+}
+
+// own says whether an address is the issuer's, which may have a path.
+func (b *Browser) own(u *url.URL) bool {
+	issuer, err := url.Parse(b.Issuer)
+	return err == nil && origin(u) == origin(issuer)
 }
 
 func origin(u *url.URL) string { return u.Scheme + "://" + u.Host }
