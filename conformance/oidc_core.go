@@ -174,6 +174,18 @@ func authenticationChecks() []Check {
 				}
 				return id.wantClaim("email", told)
 			}},
+		{"oidc-claims-userinfo", spec, "§5.5", "a claim asked for by its name is at userinfo, its scope asked for or not", with(claims, endpoint("userinfo_endpoint")),
+			func(ctx context.Context, e *Env) error {
+				told, err := e.toldOf(ctx, set("scope", "openid email"))
+				if err != nil {
+					return err
+				}
+				named, err := e.toldOf(ctx, set("scope", "openid"), set("claims", `{"userinfo":{"email":{"essential":true}}}`))
+				if err == nil && named != told {
+					err = unexpected("email", named, told)
+				}
+				return err
+			}},
 		{"oidc-claims-unknown", spec, "§5.5", "what claims asks for and nobody knows is ignored", claims,
 			asking((*flow).wantCode, set("claims", `{"userinfo":{"no_such_claim":{"essential":true}},"no_such_member":{"x":null}}`))},
 		{"oidc-claims-sub", spec, "§5.5.1", "sub asked for as somebody else's brings no code", claims,
@@ -327,6 +339,13 @@ func idTokenChecks() []Check {
 			}
 			return nil
 		}, unset("nonce")),
+		{"oidc-no-openid", spec, "§3.1.2.1", "without the scope openid there is no ID token", signIn(),
+			holding(func(_ context.Context, _ *Env, t *tokens) error {
+				if t.id != "" {
+					return unexpected("id_token", plain("one"), nil)
+				}
+				return nil
+			}, set("scope", "profile"), unset("nonce"))},
 		judged("oidc-id-token-at-hash", "§3.1.3.6", "at_hash, where it is there, is the left half of the access token's digest", func(_ *Env, t *tokens, id token) error {
 			if id.claims["at_hash"] == nil {
 				return nil

@@ -23,13 +23,7 @@ func rfc7591Checks() []Check {
 	const spec = "RFC 7591"
 	who := []Need{registration()}
 	refused := func(id, section, name string, changes ...alteration) Check {
-		return Check{id, spec, section, name, who, func(ctx context.Context, e *Env) error {
-			a, err := e.attempt(ctx, changes...)
-			if err != nil {
-				return err
-			}
-			return a.wantError(http.StatusBadRequest, "invalid_client_metadata", "invalid_redirect_uri", "invalid_request")
-		}}
+		return Check{id, spec, section, name, who, notRegistrable(changes...)}
 	}
 	return []Check{
 		{"rfc7591-response", spec, "§3.2.1", "a registration is answered 201 with a client_id and what was registered", who,
@@ -323,6 +317,17 @@ func registering(rule func(context.Context, *Env, *registered) error, changes ..
 			return errors.Join(verdict, err)
 		}
 		return verdict
+	}
+}
+
+// notRegistrable makes a check of a registration that has to be refused.
+func notRegistrable(changes ...alteration) func(context.Context, *Env) error {
+	return func(ctx context.Context, e *Env) error {
+		a, err := e.attempt(ctx, changes...)
+		if err != nil {
+			return err
+		}
+		return a.wantError(http.StatusBadRequest, "invalid_client_metadata", "invalid_redirect_uri", "invalid_request")
 	}
 }
 

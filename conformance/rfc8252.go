@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"net/url"
 )
 
@@ -20,6 +21,19 @@ func rfc8252Checks() []Check {
 					}
 					if _, err := f.tokens(ctx); err != nil {
 						return err
+					}
+				}
+				return nil
+			}},
+		{"rfc8252-redirects", spec, "§7", "a native app may register a scheme of its own, an https address or the loopback address", []Need{registration()},
+			func(ctx context.Context, e *Env) error {
+				for _, uri := range []string{"com.example.app:/cb", "https://app.example/cb", "http://127.0.0.1/cb"} {
+					a, err := e.attempt(ctx, member("redirect_uris", []string{uri}), member("application_type", "native"), member("token_endpoint_auth_method", "none"))
+					if err != nil {
+						return err
+					}
+					if a.Status != http.StatusCreated {
+						return unexpected("registration of "+uri, a, plain("status 201"))
 					}
 				}
 				return nil

@@ -41,6 +41,25 @@ func rfc8707Checks() []Check {
 				}
 				return access.wantAudience(e.Resource)
 			}},
+		{"rfc8707-narrower", spec, "§2.2", "a code for two resources brings a token for the one that is asked for then", with(person, protectedResource()),
+			func(ctx context.Context, e *Env) error {
+				f, err := e.flow(ctx, set("resource", e.Resource), add("resource", e.Protected), set("scope", e.Scope+" "+e.ProtectedScope), unset("nonce"))
+				if err != nil {
+					return err
+				}
+				t, err := f.tokens(ctx, set("resource", e.Protected))
+				if err != nil {
+					return err
+				}
+				access, err := parseAccessToken(t.access)
+				if err != nil {
+					return err
+				}
+				if granted := access.claims["scope"]; granted != e.ProtectedScope {
+					return unexpected("scope", granted, e.ProtectedScope)
+				}
+				return access.wantAudience(e.Protected)
+			}},
 		{"rfc8707-authorize-unknown", spec, "§2", "an unknown resource is invalid_target at the app", signIn(),
 			refusing([]string{"invalid_target"}, set("resource", "https://no-such-resource.example"))},
 		{"rfc8707-code-other", spec, "§2.2", "a resource that was not asked for is invalid_target for a code", signIn(),

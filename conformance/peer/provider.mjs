@@ -4,7 +4,7 @@
 // listens.
 import { readFileSync } from 'node:fs';
 import { createServer } from 'node:http';
-import { generateKeyPairSync } from 'node:crypto';
+import { createHash, generateKeyPairSync } from 'node:crypto';
 import { Provider, errors } from 'oidc-provider';
 
 const setup = JSON.parse(readFileSync(process.argv[2], 'utf8'));
@@ -28,6 +28,8 @@ const provider = new Provider(setup.issuer, {
     claims: () => ({ sub: id, name: 'Alice Example', preferred_username: id, email: 'alice@example.com', email_verified: true }),
   }),
   clientBasedCORS: () => true,
+  subjectTypes: ['public', 'pairwise'],
+  pairwiseIdentifier: (_ctx, account, client) => createHash('sha256').update(client.sectorIdentifier + account).digest('base64url'),
   allowOmittingSingleRegisteredRedirectUri: false,
   enableHttpPostMethods: true,
   cookies: { keys: ['not a secret: it runs for one test'], long: { sameSite: 'none' } },

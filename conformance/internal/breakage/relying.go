@@ -241,6 +241,9 @@ func ofRegistration() []Breakage {
 			return next(c)
 		}},
 		{"rfc7591-error-no-store", "lets refusals be cached", answer(registrations, func(r *reply) { r.header.Del("Cache-Control") })},
+		{"rfc8252-redirects", "knows no schemes of apps' own", instead(registrations, func(_ *Proxy, c *call) bool {
+			return strings.Contains(string(c.body), "com.example.app:")
+		}, refusal(http.StatusBadRequest, "invalid_redirect_uri"))},
 		{"oidc-registration-flow", "gives out a secret that is none", named("client_secret", "none")},
 		{"oidc-registration-redirect", "redirects to anywhere", sending(having("redirect_uri", "https://other.example/cb"), "code", "let-in")},
 		{"oidc-registration-id-token-alg", "does not keep the algorithm of ID tokens", stated(without("id_token_signed_response_alg"))},

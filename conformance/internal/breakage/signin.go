@@ -134,6 +134,7 @@ func ofAuthentication() []Breakage {
 		{"oidc-forged-hint", "ignores a hint it cannot verify", asked("id_token_hint", ignored)},
 		{"oidc-claims-auth-time", "does not say when the person signed in", noAuthTime},
 		{"oidc-claims-id-token", "ignores claims", asked("claims", ignored)},
+		{"oidc-claims-userinfo", "ignores claims", asked("claims", ignored)},
 		{"oidc-claims-unknown", "refuses claims it does not know", sending(holding("claims", "no_such"), "error", "invalid_request")},
 		{"oidc-claims-sub", "ignores claims", asked("claims", ignored)},
 		{"oidc-claims-acr", "ignores claims", asked("claims", ignored)},
@@ -172,6 +173,11 @@ func ofIDTokens() []Breakage {
 		{"oidc-id-token-dates", "issues expired ID tokens", claim("exp", 1)},
 		{"oidc-id-token-nonce", "has a nonce of its own", claim("nonce", "another")},
 		{"oidc-id-token-no-nonce", "has a nonce though none was sent", claim("nonce", "")},
+		{"oidc-no-openid", "gives everybody an ID token", issued(func(m map[string]any) {
+			if m["id_token"] == nil {
+				m["id_token"] = "e30.e30."
+			}
+		})},
 		{"oidc-id-token-at-hash", "hashes another access token", claim("at_hash", "another")},
 		{"oidc-id-token-auth-time", "has people sign in tomorrow", claim("auth_time", int64(1)<<40)},
 		{"oidc-id-token-acr-amr", "writes amr as a string", claim("amr", "pwd")},
@@ -190,6 +196,9 @@ func ofIDTokens() []Breakage {
 		{"oidc-refresh-iat", "dates back what a refresh gives", refreshed("iat", 1)},
 		{"rfc9068-person", "has an access token for somebody else", forging(func(_ *call, _, claims, _ map[string]any) { claims["sub"] = "somebody" })},
 		{"rfc9068-auth-time", "has another auth_time in access tokens", forging(func(_ *call, _, claims, _ map[string]any) { claims["auth_time"] = 1 })},
+		{"rfc8707-narrower", "issues for all resources at once", forging(func(_ *call, _, claims, _ map[string]any) {
+			claims["aud"] = []any{claims["aud"], "https://other.example"}
+		})},
 		{"rfc8707-code", "issues for another resource", forging(func(_ *call, _, claims, _ map[string]any) { claims["aud"] = "https://other.example" })},
 	}
 }
