@@ -227,6 +227,16 @@ func TestClaimsByName(t *testing.T) {
 		if id, info := said(s.redeem(secret, b.another().open(authorize("scope", "openid", "claims", asked)).answered(callback).Get("code"))); id["email"] != nil || info["name"] != nil {
 			t.Errorf("ID token %v, userinfo %v", id, info)
 		}
+
+		// What was not on the form is not given by it.
+		form = b.another().open(authorize("scope", "openid", "claims", `{"userinfo":{"address":null}}`, "prompt", "consent")).isPage(200, "/consent")
+		if _, err := s.admin.UpdateClient(t.Context(), "shop", func(c *storage.Client) { c.Scopes = []string{"openid", "address"} }); err != nil {
+			t.Fatal(err)
+		}
+		s.settle()
+		if list := form.press("allow").isPage(200, "/consent").text("scopes"); !strings.Contains(list, "postal") {
+			t.Errorf("she is asked for %q", list)
+		}
 	})
 }
 
