@@ -197,7 +197,7 @@ func TestEveryCheckCanFail(t *testing.T) {
 			if !slices.Contains(breakages, c.ID) {
 				t.Fatal("no breakage shows that this check can fail")
 			}
-			proxy, err := breakage.New(t.Context(), signet.issuer, c.ID)
+			proxy, err := breakage.New(t.Context(), signet.issuer, signet.protected, c.ID)
 			if err != nil {
 				t.Fatal(err)
 			}

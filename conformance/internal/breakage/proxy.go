@@ -43,6 +43,7 @@ const maxBody = 1 << 20
 // callers, but its memory of tokens only grows: it is made for one run.
 type Proxy struct {
 	upstream *url.URL
+	resource *url.URL // a protected resource's; its host is "" where there is none
 	issuer   string
 	purpose  map[string]string // by path
 	client   *http.Client
@@ -62,8 +63,9 @@ type Proxy struct {
 // New makes a proxy that breaks the rule with that id, between its callers and
 // the issuer at upstream, whose metadata it reads. Callers keep using the
 // issuer's own name and only connect to the proxy (--connect-to), so the issuer
-// must speak plain http.
-func New(ctx context.Context, upstream, id string) (*Proxy, error) {
+// must speak plain http. So it is with a protected resource, whose address is
+// "" where there is none.
+func New(ctx context.Context, upstream, resource, id string) (*Proxy, error) {
 	b, ok := find(id)
 	if !ok {
 		return nil, fmt.Errorf("no breakage is called %q", id)
@@ -72,12 +74,17 @@ func New(ctx context.Context, upstream, id string) (*Proxy, error) {
 	if err != nil || u.Scheme != "http" || u.Host == "" {
 		return nil, errors.New("upstream: want an http URL")
 	}
+	api, err := url.Parse(resource)
+	if err != nil || resource != "" && (api.Scheme != "http" || api.Host == "") {
+		return nil, errors.New("resource: want an http URL")
+	}
 	s, err := newSigner()
 	if err != nil {
 		return nil, err
 	}
 	p := &Proxy{
 		upstream: u,
+		resource: api,
 		issuer:   upstream,
 		client: &http.Client{
 			Timeout:       15 * time.Second,
@@ -135,8 +142,8 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	c.header.Set("Host", r.Host)
 	switch {
-	case r.Host != p.upstream.Host:
-		c.to, c.at = protected, &url.URL{Scheme: "http", Host: r.Host}
+	case r.Host == p.resource.Host:
+		c.to, c.at = protected, p.resource
 		if strings.HasPrefix(r.URL.Path, "/.well-known/"+resourceMetadata) {
 			c.to = resourceMetadata
 		}
