@@ -259,7 +259,7 @@ func (p *proxy) command(i *issuer.Issuer, secret, upstream string) *exec.Cmd {
 	cmd := exec.Command(p.client, "--config", "../../docs/clients/oauth2-proxy.cfg", "--oidc-issuer-url", i.URL, "--provider-ca-file", i.CAFile,
 		"--redirect-url", p.origin+"/oauth2/callback", "--http-address", address, "--upstream", upstream, "--cookie-secure=false",
 		"--whitelist-domain", strings.TrimPrefix(i.URL, "https://"), "--cookie-refresh", "1s", "--pass-access-token")
-	var key [24]byte
+	var key [32]byte
 	_, _ = rand.Read(key[:]) // never fails
 	cmd.Env = append(os.Environ(), "OAUTH2_PROXY_CLIENT_SECRET="+secret, "OAUTH2_PROXY_COOKIE_SECRET="+base64.URLEncoding.EncodeToString(key[:]))
 	return cmd
