@@ -24,4 +24,7 @@ func TestIssuer(t *testing.T) {
 	if b.Left == nil || !b.Left.Query().Has("code") || b.Left.Query().Get("iss") != i.URL {
 		t.Errorf("%s", b.Page)
 	}
+	if err := i.Tell("the truth"); err == nil {
+		t.Error("it tells a lie that does not exist")
+	}
 }
