@@ -232,12 +232,16 @@ func (p *Provider) ChangePassword(ctx context.Context, s *SignedIn, current, rep
 // Whoever knew it loses everything: all grants, all sessions but keep, and every
 // token that was issued before.
 func (p *Provider) replacePassword(ctx context.Context, tx storage.Tx, userID, checked, hash, keep string, now time.Time) error {
+	if err := tx.LockUser(ctx, userID); err != nil {
+		return err
+	}
 	if err := tx.UpdatePasswordHash(ctx, userID, checked, checked, now); err != nil {
 		return err
 	}
 	return p.setPassword(ctx, tx, userID, hash, keep, now, eventPasswordChanged)
 }
 
+// setPassword wants the user to be locked: see lockSubject.
 func (p *Provider) setPassword(ctx context.Context, tx storage.Tx, userID, hash, keep string, now time.Time, event string) error {
 	const reason = "password changed"
 	if err := tx.SetPassword(ctx, storage.Password{UserID: userID, Hash: hash, CreatedAt: now, UpdatedAt: now}); err != nil {
@@ -259,7 +263,7 @@ func (p *Provider) setPassword(ctx context.Context, tx storage.Tx, userID, hash,
 	if err := p.block(ctx, tx, revocation.KindGrant, reason, grants...); err != nil {
 		return err
 	}
-	if _, err := p.entries.append(ctx, tx, revocation.Epoch, revocation.KindSubject, userID, reason); err != nil {
+	if _, err := p.entries.person(ctx, tx, revocation.Epoch, userID, reason); err != nil {
 		return err
 	}
 	return audit(ctx, tx, now, event, userID, userID, "", nil)

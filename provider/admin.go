@@ -34,6 +34,7 @@ type Admin struct {
 	actor  string
 	issuer string
 
+	fetch      func(context.Context, string) ([]byte, error)
 	entries    entries
 	schedule   keys.Schedule
 	mustChange bool
@@ -48,7 +49,10 @@ type AdminConfig struct {
 	// Sealer returns what opens the keys. It is called only to change those.
 	Sealer   func(context.Context) (*keys.Sealer, error)
 	Schedule keys.Schedule
-	Policy   Policy
+	// Fetch returns what is at a client's sector_identifier_uri. Its error is
+	// shown to whoever asked for it. Nil: nothing is fetched.
+	Fetch  func(ctx context.Context, uri string) ([]byte, error)
+	Policy Policy
 	// Now is the clock all replicas share, or a little later.
 	Now    func() time.Time
 	Actor  string // who is acting, for the audit log: "operator", a sub or a client_id
@@ -60,7 +64,10 @@ type AdminConfig struct {
 
 // NewAdmin returns an Admin.
 func NewAdmin(c AdminConfig) *Admin {
-	return &Admin{store: c.Store, ring: c.Ring, sealer: c.Sealer, schedule: c.Schedule, policy: c.Policy, now: c.Now, actor: c.Actor, issuer: c.Issuer, mustChange: c.MustChange,
+	if c.Fetch == nil {
+		c.Fetch = func(context.Context, string) ([]byte, error) { return nil, errors.New("nothing is fetched from here") }
+	}
+	return &Admin{store: c.Store, fetch: c.Fetch, ring: c.Ring, sealer: c.Sealer, schedule: c.Schedule, policy: c.Policy, now: c.Now, actor: c.Actor, issuer: c.Issuer, mustChange: c.MustChange,
 		entries: entries{c.Now, c.Policy}}
 }
 
@@ -196,6 +203,13 @@ func (a *Admin) updateUsers(ctx context.Context, fn func(ctx context.Context, tx
 func (tx change) revoke(ctx context.Context, entry makeEntry, kind, value, reason string) error {
 	_, err := tx.append(ctx, entry, kind, value, reason)
 	return err
+}
+
+// revokePerson appends an entry about the person's tokens, under every sub that
+// they have there, all of one moment. Whoever calls it has locked the user,
+// before anything of the session: see lockSubject.
+func (tx change) revokePerson(ctx context.Context, entry makeEntry, userID, reason string) (Revoked, error) {
+	return tx.admin.entries.person(ctx, tx, entry, userID, reason)
 }
 
 // endGrants revokes what apps hold of a person or a client, and endSessions

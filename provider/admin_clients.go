@@ -53,7 +53,7 @@ func DefaultClient() storage.Client {
 		IDTokenAlg:    "RS256",
 		RequirePKCE:   true,
 		RefreshWindow: -time.Second, // the default
-		SubjectType:   "public",
+		SubjectType:   subjectPublic,
 	}
 }
 
@@ -80,6 +80,15 @@ func (a *Admin) createClient(ctx context.Context, c storage.Client, admit func(c
 	// Judged once before, so that faults are told even when the keys are out of reach.
 	if err := checkClient(ctx, a.store, c); err != nil {
 		return storage.Client{}, "", err
+	}
+	if sectorUnread(storage.Client{}, c) {
+		d, err := a.readSector(ctx, c)
+		if err == nil {
+			err = d.check(c)
+		}
+		if err != nil {
+			return storage.Client{}, "", err
+		}
 	}
 	now := a.now()
 	c.CreatedAt, c.UpdatedAt, c.LastUsedAt = now, now, time.Time{}
@@ -130,8 +139,12 @@ func (a *Admin) UpdateClient(ctx context.Context, id string, alter func(*storage
 
 // updateClient is UpdateClient unless alter returns an error.
 func (a *Admin) updateClient(ctx context.Context, id string, alter func(*storage.Client) error) (storage.Client, error) {
+	sector, err := a.readSectorAhead(ctx, id, alter)
+	if err != nil {
+		return storage.Client{}, err
+	}
 	var updated storage.Client
-	err := a.update(ctx, func(ctx context.Context, tx change) error {
+	err = a.update(ctx, func(ctx context.Context, tx change) error {
 		before, err := tx.Client(ctx, id)
 		if err != nil {
 			return object("client", id, err)
@@ -146,8 +159,24 @@ func (a *Admin) updateClient(ctx context.Context, id string, alter func(*storage
 		if err := checkClient(ctx, tx, c); err != nil {
 			return err
 		}
+		if sectorUnread(before, c) {
+			if sector.uri != ReadClientExtra(c).SectorIdentifierURI { // changed meanwhile
+				return fmt.Errorf("%w: client %q is being changed by somebody else", storage.ErrUnavailable, id)
+			}
+			if err := sector.check(c); err != nil {
+				return err
+			}
+		}
 		if err := tx.UpdateClient(ctx, c); err != nil {
 			return object("client", id, err)
+		}
+		if ChangesSubjects(before, c) {
+			if err := tx.endGrants(ctx, storage.GrantFilter{ClientID: id}, "subjects changed"); err != nil {
+				return err
+			}
+			if err := tx.revoke(ctx, epochUnless(!c.Enabled), revocation.KindClient, id, "subjects changed"); err != nil {
+				return err
+			}
 		}
 		if !hasSecret(c) && len(c.Secrets) > 0 {
 			if err := tx.ExpireClientSecrets(ctx, id, "", tx.now, tx.now); err != nil {
@@ -163,6 +192,26 @@ func (a *Admin) updateClient(ctx context.Context, id string, alter func(*storage
 		return tx.audit(ctx, eventClientUpdated, "", id, clientDetail(c))
 	})
 	return updated, err
+}
+
+// readSectorAhead fetches what updateClient will need, before its transaction.
+func (a *Admin) readSectorAhead(ctx context.Context, id string, alter func(*storage.Client) error) (sectorDocument, error) {
+	before, err := a.Client(ctx, id)
+	if err != nil {
+		return sectorDocument{}, err
+	}
+	c := before
+	if err := alter(&c); err != nil {
+		return sectorDocument{}, err
+	}
+	tidyClient(&c)
+	if !sectorUnread(before, c) {
+		return sectorDocument{}, nil
+	}
+	if err := checkClient(ctx, a.store, c); err != nil { // nothing is fetched for what is refused anyway
+		return sectorDocument{}, err
+	}
+	return a.readSector(ctx, c)
 }
 
 // setClientRoles makes the client's roles those of after.
@@ -311,6 +360,8 @@ func clientDetail(c storage.Client) map[string]any {
 		"roles":                      c.Roles,
 		"require_pkce":               c.RequirePKCE,
 		"first_party":                c.FirstParty,
+		"subject_type":               c.SubjectType,
+		"sector_identifier":          c.SectorIdentifier,
 	}
 }
 
@@ -340,6 +391,7 @@ func tidyClient(c *storage.Client) {
 	if slices.ContainsFunc(c.RedirectURIs, needsNative) || slices.ContainsFunc(c.PostLogoutRedirectURIs, needsNative) {
 		c.ApplicationType = appNative
 	}
+	c.SectorIdentifier = sectorIdentifier(*c)
 	var compact bytes.Buffer
 	if c.JWKS != "" && json.Compact(&compact, []byte(c.JWKS)) == nil {
 		c.JWKS = compact.String()
@@ -373,6 +425,7 @@ func checkClient(ctx context.Context, r storage.Reader, c storage.Client) error 
 	checkAuthentication(&f, c)
 	checkRedirects(&f, c)
 	checkLogoutURIs(&f, c)
+	checkSubjects(&f, c)
 	ReadClientExtra(c).check(&f, c)
 	if !slices.Contains(answerAlgs(), c.IDTokenAlg) {
 		f.Add("id_token_signed_response_alg", fmt.Sprintf("%q is not offered", c.IDTokenAlg), "choose RS256, ES256, PS256 or EdDSA")

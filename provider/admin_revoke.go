@@ -60,6 +60,13 @@ func (a *Admin) RevokeGrant(ctx context.Context, id string) (Revoked, error) {
 // RevokeSession ends a session, the grants bound to it and, at verifiers, the
 // access tokens that name it.
 func (a *Admin) RevokeSession(ctx context.Context, id string) (Revoked, error) {
+	if isPairwise(id, pairwiseSIDSize) {
+		session, err := a.store.PairwiseSession(ctx, id)
+		if err != nil {
+			return Revoked{}, object("session", id, err)
+		}
+		id = session
+	}
 	var r Revoked
 	err := a.updateUsers(ctx, func(ctx context.Context, tx change) error {
 		s, err := tx.Session(ctx, id)
@@ -75,11 +82,20 @@ func (a *Admin) RevokeSession(ctx context.Context, id string) (Revoked, error) {
 				return err
 			}
 		}
+		sids, err := tx.PairwiseSIDs(ctx, id) // while the grants are there
+		if err != nil {
+			return fmt.Errorf("grants: %w", err)
+		}
 		if err := tx.endGrants(ctx, storage.GrantFilter{SessionID: id}, revokedByOperator); err != nil {
 			return err
 		}
 		if r, err = tx.append(ctx, revocation.Block, revocation.KindSession, id, revokedByOperator); err != nil {
 			return err
+		}
+		for _, sid := range sids {
+			if err := tx.revoke(ctx, revocation.Block, revocation.KindSession, sid, revokedByOperator); err != nil {
+				return err
+			}
 		}
 		return tx.audit(ctx, eventSessionEnded, s.UserID, "", map[string]any{"sid": id, "reason": revokedByOperator})
 	})
@@ -88,8 +104,16 @@ func (a *Admin) RevokeSession(ctx context.Context, id string) (Revoked, error) {
 
 // RevokeSubject refuses every token of a person that was issued until now and
 // ends what apps hold of them. Apps are told to sign them out; here they stay
-// signed in and may go on with new ones.
+// signed in and may go on with new ones. One of the person's pairwise subs
+// stands for all of them.
 func (a *Admin) RevokeSubject(ctx context.Context, sub string) (Revoked, error) {
+	if isPairwise(sub, pairwiseSubSize) {
+		id, err := a.store.PairwiseUser(ctx, sub)
+		if err != nil {
+			return Revoked{}, object("user", sub, err)
+		}
+		sub = id
+	}
 	// First, for it is by their grants that apps are known.
 	err := a.updateUsers(ctx, func(ctx context.Context, tx change) error {
 		return queueLogouts(ctx, tx, tx.now, sub, tx.notEnded(ctx))
@@ -102,6 +126,9 @@ func (a *Admin) RevokeSubject(ctx context.Context, sub string) (Revoked, error) 
 	}
 	var r Revoked
 	err = a.updateUsers(ctx, func(ctx context.Context, tx change) error {
+		if err := tx.LockUser(ctx, sub); err != nil {
+			return object("user", sub, err)
+		}
 		u, err := tx.User(ctx, sub)
 		if err != nil {
 			return object("user", sub, err)
@@ -112,7 +139,7 @@ func (a *Admin) RevokeSubject(ctx context.Context, sub string) (Revoked, error) 
 		if err := tx.endGrants(ctx, storage.GrantFilter{UserID: sub}, revokedByOperator); err != nil {
 			return err
 		}
-		if r, err = tx.append(ctx, epochUnless(!u.Enabled), revocation.KindSubject, sub, eventUserRevoked); err != nil {
+		if r, err = tx.revokePerson(ctx, epochUnless(!u.Enabled), sub, eventUserRevoked); err != nil {
 			return err
 		}
 		return tx.audit(ctx, eventUserRevoked, sub, "", nil)

@@ -62,11 +62,17 @@ func (tx change) deleteRole(ctx context.Context, name string) error {
 	if err != nil {
 		return fmt.Errorf("holders of the role: %w", err)
 	}
+	slices.Sort(users) // whoever else locks several does so in this order
+	for _, id := range users {
+		if err := tx.LockUser(ctx, id); err != nil && !isNotFound(err) { // deleted meanwhile
+			return fmt.Errorf("holders of the role: %w", err)
+		}
+	}
 	if err := tx.DeleteRole(ctx, name); err != nil {
 		return object("role", name, err)
 	}
 	for _, id := range users {
-		if err := tx.revoke(ctx, revocation.Epoch, revocation.KindSubject, id, "role lost"); err != nil {
+		if _, err := tx.revokePerson(ctx, revocation.Epoch, id, "role lost"); err != nil {
 			return err
 		}
 	}

@@ -14,7 +14,8 @@ import (
 	"github.com/signet-oidc/signet/storage"
 )
 
-// User returns the user whose username, e-mail address or sub is name.
+// User returns the user whose username, e-mail address or sub is name: the one
+// of public clients, or a pairwise one that is in use.
 func (a *Admin) User(ctx context.Context, name string) (storage.User, error) {
 	return findUser(ctx, a.store, name)
 }
@@ -22,6 +23,14 @@ func (a *Admin) User(ctx context.Context, name string) (storage.User, error) {
 func findUser(ctx context.Context, r storage.Reader, name string) (storage.User, error) {
 	if isUUID(name) {
 		u, err := r.User(ctx, strings.ToLower(name))
+		return u, object("user", name, err)
+	}
+	if isPairwise(name, pairwiseSubSize) {
+		id, err := r.PairwiseUser(ctx, name)
+		if err != nil {
+			return storage.User{}, object("user", name, err)
+		}
+		u, err := r.User(ctx, id)
 		return u, object("user", name, err)
 	}
 	key, err := LoginKey(name)
@@ -223,6 +232,9 @@ func (a *Admin) SetPassword(ctx context.Context, name, password string) (storage
 	}
 	hash := a.policy.passwordCost().hash(password)
 	err = a.updateUsers(ctx, func(ctx context.Context, tx change) error {
+		if err := tx.LockUser(ctx, u.ID); err != nil {
+			return object("user", name, err)
+		}
 		err := tx.setPassword(ctx, u.ID, hash)
 		if errors.Is(err, storage.ErrReference) { // deleted meanwhile
 			return &ObjectError{Noun: "user", Name: name, Err: storage.ErrNotFound}
@@ -233,7 +245,7 @@ func (a *Admin) SetPassword(ctx context.Context, name, password string) (storage
 		if err := tx.endAccess(ctx, u.ID, eventUserPasswordSet); err != nil {
 			return err
 		}
-		if err := tx.revoke(ctx, revocation.Epoch, revocation.KindSubject, u.ID, eventUserPasswordSet); err != nil {
+		if _, err := tx.revokePerson(ctx, revocation.Epoch, u.ID, eventUserPasswordSet); err != nil {
 			return err
 		}
 		return tx.audit(ctx, eventUserPasswordSet, u.ID, "", nil)
@@ -261,7 +273,7 @@ func (a *Admin) setUserEnabled(ctx context.Context, name string, enabled bool) (
 		if u.Enabled == enabled {
 			return nil
 		}
-		if err := tx.SetUserEnabled(ctx, u.ID, enabled, tx.now); err != nil {
+		if err := tx.SetUserEnabled(ctx, u.ID, enabled, tx.now); err != nil { // which locks the user
 			return object("user", name, err)
 		}
 		// The grants stay: the gate refuses them until the person is back. Of
@@ -270,7 +282,7 @@ func (a *Admin) setUserEnabled(ctx context.Context, name string, enabled bool) (
 		if err := tx.endSessions(ctx, u.ID, event); err != nil {
 			return err
 		}
-		if err := tx.revoke(ctx, entry, revocation.KindSubject, u.ID, event); err != nil {
+		if _, err := tx.revokePerson(ctx, entry, u.ID, event); err != nil {
 			return err
 		}
 		return tx.audit(ctx, event, u.ID, "", nil)
@@ -285,14 +297,17 @@ func (a *Admin) DeleteUser(ctx context.Context, name string) (storage.User, erro
 		if u, err = findUser(ctx, tx, name); err != nil {
 			return err
 		}
+		if err := tx.LockUser(ctx, u.ID); err != nil {
+			return object("user", name, err)
+		}
 		if err := tx.endAccess(ctx, u.ID, eventUserDeleted); err != nil {
+			return err
+		}
+		if _, err := tx.revokePerson(ctx, revocation.Block, u.ID, eventUserDeleted); err != nil {
 			return err
 		}
 		if err := tx.DeleteUser(ctx, u.ID); err != nil {
 			return object("user", name, err)
-		}
-		if err := tx.revoke(ctx, revocation.Block, revocation.KindSubject, u.ID, eventUserDeleted); err != nil {
-			return err
 		}
 		return tx.audit(ctx, eventUserDeleted, u.ID, "", map[string]any{"username": u.Username})
 	})
@@ -319,10 +334,13 @@ func (a *Admin) GrantUserRole(ctx context.Context, name, role string) (storage.U
 // RevokeUserRole takes the role away. Tokens that may carry it are refused.
 func (a *Admin) RevokeUserRole(ctx context.Context, name, role string) (storage.User, error) {
 	return a.changeUser(ctx, name, func(ctx context.Context, tx change, u storage.User) error {
+		if err := tx.LockUser(ctx, u.ID); err != nil {
+			return object("user", name, err)
+		}
 		if err := tx.RevokeUserRole(ctx, u.ID, role); err != nil {
 			return object("role of "+u.Username, role, err)
 		}
-		if err := tx.revoke(ctx, revocation.Epoch, revocation.KindSubject, u.ID, "role lost"); err != nil {
+		if _, err := tx.revokePerson(ctx, revocation.Epoch, u.ID, "role lost"); err != nil {
 			return err
 		}
 		return tx.audit(ctx, eventUserRoleRevoked, u.ID, "", map[string]any{"role": role})

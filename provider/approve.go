@@ -203,7 +203,7 @@ func (p *Provider) weigh(ctx context.Context, a *Authorization, s *SignedIn, con
 	if err != nil {
 		return 0, nil, err
 	}
-	o.signedIn, o.subject, o.authTime, o.acr = true, s.User.ID, s.Session.AuthTime, s.Session.ACR
+	o.signedIn, o.subject, o.authTime, o.acr = true, q.view.subjectFor(q.client, s.User.ID), s.Session.AuthTime, s.Session.ACR
 	o.signedInHere, o.selectedHere = a.SignedIn == s.Session.ID, a.Selected == s.Session.ID
 	o.consentMissing = len(pl.missing) > 0 || pl.newHost
 	return decide(o), pl, nil

@@ -28,7 +28,7 @@ const (
 
 // endedSession is what the outbox has of a logout.
 type endedSession struct {
-	UserID    string `json:"user_id"`
+	Subject   string `json:"user_id"` // as the client knows both
 	SessionID string `json:"sid"`
 }
 
@@ -57,7 +57,7 @@ func queueLogouts(ctx context.Context, tx storage.Tx, now time.Time, userID stri
 		} else if !yes {
 			continue
 		}
-		payload, err := json.Marshal(endedSession{userID, t.SessionID})
+		payload, err := json.Marshal(endedSession{either(t.Subject, userID), either(t.SID, t.SessionID)})
 		if err != nil {
 			return fmt.Errorf("outbox: %w", err)
 		}
@@ -121,7 +121,7 @@ func (p *Provider) logoutToken(v view, c *client, d storage.Delivery) (string, e
 	}
 	issuedAt := p.sharedNow().Truncate(time.Second)
 	payload, err := json.Marshal(map[string]any{
-		"iss": p.issuer.String(), "aud": c.ID, "sub": ended.UserID, "sid": ended.SessionID, "jti": d.ID,
+		"iss": p.issuer.String(), "aud": c.ID, "sub": ended.Subject, "sid": ended.SessionID, "jti": d.ID,
 		"iat": issuedAt.Unix(), "exp": issuedAt.Add(logoutTokenLifetime).Unix(),
 		"events": map[string]any{eventBackChannel: struct{}{}},
 	})

@@ -125,8 +125,8 @@ func (d *clientDocument) apply(c *storage.Client, offer offering) error {
 	default:
 		f.Add("application_type", fmt.Sprintf("%q is not known", clip(d.ApplicationType)), "choose web or native")
 	}
-	if d.SubjectType != "" && d.SubjectType != c.SubjectType {
-		f.Add("subject_type", fmt.Sprintf("%q is not offered", clip(d.SubjectType)), "choose public")
+	if d.SubjectType != "" {
+		c.SubjectType = d.SubjectType
 	}
 	if d.IDTokenEncryption+d.UserInfoEncryption+d.RequestEncryption != "" {
 		f.Add("id_token_encrypted_response_alg", "or another request for encryption is there; none is offered", "leave it out")

@@ -15,6 +15,9 @@ import (
 // 9101 §10.5, RFC 9701 §6 and JARM §3. It is kept as JSON in
 // storage.Client.Metadata; the zero value stands for the defaults.
 type ClientExtra struct {
+	// Whose pairwise subjects the client shares (OIDC Registration §5).
+	SectorIdentifierURI string `json:"sector_identifier_uri,omitempty"`
+
 	// For people who are asked for consent.
 	ClientURI string   `json:"client_uri,omitempty"`
 	LogoURI   string   `json:"logo_uri,omitempty"`

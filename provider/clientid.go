@@ -191,6 +191,10 @@ func (p *Provider) parseDocument(id string, body []byte) (c storage.Client, meth
 	if doc.AuthMethod = method; method != authPrivateKeyJWT {
 		doc.AuthMethod = authNone // to be judged: the rest does not depend on it
 	}
+	if doc.SubjectType == subjectPairwise && doc.SectorIdentifierURI != "" {
+		return c, "", invalidMetadata("Its sector_identifier_uri is not taken here: the pairwise subjects of a client that nobody registered are for the one host of its redirect URIs.")
+	}
+	doc.SectorIdentifierURI = ""
 	offer := p.offer(initialToken{})
 	offer.withoutPKCE = false
 	doc.GrantTypes = common(doc.GrantTypes, offer.grants)

@@ -140,7 +140,7 @@ func (p *Provider) newMetadata() *document {
 		IntrospectionEndpointAuthSigningAlgs:       algNames(),
 		RevocationEndpointAuthMethodsSupported:     []string{authBasic, authPost, authPrivateKeyJWT, authNone},
 		RevocationEndpointAuthSigningAlgsSupported: algNames(),
-		SubjectTypesSupported:                      []string{"public"},
+		SubjectTypesSupported:                      SubjectTypes(),
 		IDTokenSigningAlgsSupported:                answerAlgs(),
 		UserInfoSigningAlgsSupported:               answerAlgs(),
 		BackChannelLogoutSupported:                 true,

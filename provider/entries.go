@@ -34,6 +34,26 @@ func (e entries) append(ctx context.Context, tx storage.Tx, entry makeEntry, kin
 	return e.add(ctx, tx, entry(kind, value, reason, now, e.policy.RevokedUntil(now)))
 }
 
+// person appends the same entry for every sub by which clients know the person.
+func (e entries) person(ctx context.Context, tx storage.Tx, entry makeEntry, userID, reason string) (Revoked, error) {
+	now := e.now()
+	subs, err := tx.PairwiseSubjects(ctx, userID)
+	if err != nil {
+		return Revoked{}, fmt.Errorf("subjects: %w", err)
+	}
+	var first Revoked
+	for i, sub := range append([]string{userID}, subs...) {
+		r, err := e.add(ctx, tx, entry(revocation.KindSubject, sub, reason, now, e.policy.RevokedUntil(now)))
+		if err != nil {
+			return Revoked{}, err
+		}
+		if i == 0 {
+			first = r
+		}
+	}
+	return first, nil
+}
+
 // block refuses the value until until, whatever other tokens' lifetimes are.
 func (e entries) block(ctx context.Context, tx storage.Tx, kind, value, reason string, until time.Time) (Revoked, error) {
 	return e.add(ctx, tx, revocation.Block(kind, value, reason, e.now(), until))

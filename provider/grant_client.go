@@ -78,7 +78,7 @@ func (p *Provider) answerAccessToken(r fosite.AccessRequester, answer fosite.Acc
 		g := s.person.grant
 		claims.grantID, claims.authTime, claims.acr, claims.amr = g.ID, g.AuthTime, g.ACR, g.AMR
 		if !g.Offline {
-			claims.sessionID = g.SessionID
+			claims.sessionID = sidOf(g)
 		}
 		if g.StatusIndex > 0 && s.view.listsStatus(s.award.audience) {
 			list, bit := revocation.StatusPlace(g.StatusIndex)

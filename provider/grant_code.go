@@ -65,10 +65,11 @@ func (p *Provider) issueCode(ctx context.Context, a *Authorization, s *SignedIn,
 	for i := range consents {
 		consents[i].Implicit, consents[i].GrantedAt = silent, now
 	}
+	subject, sid := q.view.pairwiseNames(q.client, s.User.ID, s.Session.ID)
 	ap := &approval{
-		session: session{view: q.view, subject: s.User.ID},
+		session: session{view: q.view, subject: either(subject, s.User.ID)},
 		grant: storage.Grant{
-			ID: a.ID, ClientID: q.client.ID, UserID: s.User.ID, SessionID: s.Session.ID, Offline: pl.offline,
+			ID: a.ID, ClientID: q.client.ID, UserID: s.User.ID, SessionID: s.Session.ID, Offline: pl.offline, Subject: subject, SID: sid,
 			Scopes: pl.scopes, Resources: pl.resources,
 			AuthTime: s.Session.AuthTime, ACR: s.Session.ACR, AMR: s.Session.AMR,
 			Nonce: q.nonce, ClaimsRequest: a.form.Get("claims"), RedirectURI: a.form.Get("redirect_uri"), CodeChallenge: q.challenge,
@@ -91,6 +92,9 @@ func (p *Provider) issueCode(ctx context.Context, a *Authorization, s *SignedIn,
 		ap.grant.StatusIndex = index
 	}
 	answer, err := p.fosite.NewAuthorizeResponse(ctx, q.fosite, ap)
+	if errors.Is(err, errTooManySubjects) {
+		return nil, a.refuse(p, "access_denied", "The person has let in as many apps with pairwise subjects as anybody may.")
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -129,6 +133,9 @@ const clientUseUnit = 24 * time.Hour
 func (p *Provider) createGrant(ctx context.Context, ap *approval) (storage.Grant, error) {
 	g := ap.grant
 	err := p.store.Update(ctx, func(ctx context.Context, tx storage.Tx) error {
+		if err := lockSubject(ctx, tx, g); err != nil {
+			return err
+		}
 		if err := stillSignedIn(ctx, tx, g.SessionID, g.UserID, g.CreatedAt, ap.idleEnd); err != nil {
 			return err
 		}

@@ -51,7 +51,7 @@ func (p *Provider) answerPerson(r fosite.AccessRequester, answer fosite.AccessRe
 	maps.Copy(claims, map[string]any{
 		"iss": p.issuer.String(), "sub": s.subject, "aud": c.ID, "azp": c.ID,
 		"iat": issuedAt.Unix(), "exp": issuedAt.Add(p.policy.IDTokenLifetime).Unix(),
-		"auth_time": g.AuthTime.Unix(), "acr": g.ACR, "amr": g.AMR, "sid": g.SessionID,
+		"auth_time": g.AuthTime.Unix(), "acr": g.ACR, "amr": g.AMR, "sid": sidOf(g),
 		"at_hash": accessTokenHash(alg, access),
 	})
 	if nonce != "" {

@@ -201,7 +201,7 @@ func (p *Provider) inspectRefresh(ctx context.Context, v view, c *client, t *gra
 	}
 	g := who.grant
 	return map[string]any{
-		"active": true, "iss": p.issuer.String(), "sub": g.UserID, "client_id": g.ClientID, "grant_id": g.ID,
+		"active": true, "iss": p.issuer.String(), "sub": subjectOf(g), "client_id": g.ClientID, "grant_id": g.ID,
 		"scope": strings.Join(g.Scopes, " "), "aud": g.Resources, "exp": earlier(g.IdleEnd, g.AbsoluteEnd).Unix(),
 	}, nil
 }

@@ -113,6 +113,9 @@ func (p *Provider) UseInvitation(ctx context.Context, link, password string) (st
 		if err := invites(ctx, tx, row); err != nil {
 			return err
 		}
+		if err := tx.LockUser(ctx, user.ID); err != nil {
+			return fmt.Errorf("user: %w", err)
+		}
 		return p.setPassword(ctx, tx, user.ID, hash, "", now, eventInvitationUsed)
 	})
 	return user, err

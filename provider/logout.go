@@ -68,6 +68,9 @@ func (p *Provider) BeginLogout(ctx context.Context, r *http.Request) (*LogoutReq
 				return l, nil
 			}
 			clientID, l.subject, l.sessionID = h.clientID, h.subject, h.sessionID
+			if err := p.unmask(ctx, l); err != nil {
+				return nil, err
+			}
 		}
 	}
 	if clientID == "" {
@@ -85,6 +88,22 @@ func (p *Provider) BeginLogout(ctx context.Context, r *http.Request) (*LogoutReq
 		l.redirectURI, l.state, l.hasState = uri, form.Get("state"), form.Has("state")
 	}
 	return l, nil
+}
+
+// unmask replaces the pairwise names of a hint by the names here. Where no grant
+// has them any more the person is asked, as with any hint of another session.
+func (p *Provider) unmask(ctx context.Context, l *LogoutRequest) (err error) {
+	if isPairwise(l.subject, pairwiseSubSize) {
+		if l.subject, err = p.store.PairwiseUser(ctx, l.subject); err != nil && !errors.Is(err, storage.ErrNotFound) {
+			return fmt.Errorf("subject of the hint: %w", err)
+		}
+	}
+	if isPairwise(l.sessionID, pairwiseSIDSize) {
+		if l.sessionID, err = p.store.PairwiseSession(ctx, l.sessionID); err != nil && !errors.Is(err, storage.ErrNotFound) {
+			return fmt.Errorf("session of the hint: %w", err)
+		}
+	}
+	return nil
 }
 
 // sealedLogout is the form in which a LogoutRequest travels.
@@ -189,7 +208,7 @@ func (p *Provider) logoutFrames(ctx context.Context, s *SignedIn) ([]string, err
 		}
 		frame := c.FrontChannelLogoutURI
 		if c.extra.FrontChannelSession { // §3
-			frame = withQuery(frame, url.Values{"iss": {p.issuer.String()}, "sid": {s.Session.ID}})
+			frame = withQuery(frame, url.Values{"iss": {p.issuer.String()}, "sid": {either(t.SID, t.SessionID)}})
 		}
 		frames = append(frames, frame)
 	}

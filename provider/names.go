@@ -27,7 +27,7 @@ func LoginKey(login string) (string, error) {
 
 // usernameKey returns the canonical form of a username (RFC 8265 §3.3,
 // UsernameCaseMapped). A username has no "@", so none can pose as an address,
-// and is no UUID, so none can pose as a sub.
+// and is neither a UUID nor of the form of pairwise names, so none can pose as a sub.
 func usernameKey(name string) (string, error) {
 	if n := utf8.RuneCountInString(name); n == 0 || n > 64 {
 		return "", errors.New("has to have 1 to 64 characters")
@@ -39,8 +39,8 @@ func usernameKey(name string) (string, error) {
 	if strings.Contains(key, "@") {
 		return "", errors.New("may not have an @, so that it cannot be taken for an e-mail address")
 	}
-	if isUUID(key) {
-		return "", errors.New("may not look like a UUID, so that it cannot be taken for a sub")
+	if isUUID(key) || isPairwise(name, pairwiseSubSize) {
+		return "", errors.New("may not look like a sub, so that it cannot be taken for one")
 	}
 	return key, nil
 }

@@ -62,7 +62,7 @@ func (p *Provider) presented(ctx context.Context, s *session, clientID, prefix, 
 	case s.person.grant.ClientID != clientID:
 		return nil, invalidGrant(refused, fmt.Errorf("issued to client %q", s.person.grant.ClientID))
 	}
-	s.subject = s.person.user.ID
+	s.subject = subjectOf(s.person.grant)
 	return c, nil
 }
 
@@ -96,7 +96,8 @@ func (p *Provider) standing(ctx context.Context, clientID, grantID string) (view
 	return view{}, nil, nil, unavailable(fmt.Errorf("the person's last epoch, %s, is ahead of this server's clock", last))
 }
 
-// lastEpoch returns the time before which tokens of the person are refused.
+// lastEpoch returns the time before which tokens of the person are refused,
+// whatever they call the person: entries for pairwise subs are of the same moment.
 func (p *Provider) lastEpoch(ctx context.Context, sub string) (time.Time, error) {
 	entries, err := p.store.Revocations(ctx, []storage.RevocationKey{revocation.Key(revocation.KindSubject, sub)}, p.now())
 	if err != nil {
@@ -121,6 +122,8 @@ func (who *person) check(s *snapshot, issuer string, c *client, now time.Time) e
 		return fmt.Errorf("revoked: %s", g.RevokeReason)
 	case !now.Before(g.IdleEnd) || !now.Before(g.AbsoluteEnd):
 		return errors.New("it was not used for too long, or is too old")
+	case subjectOf(g) != s.subjectFor(c, g.UserID):
+		return errors.New("the client calls people by other subs since it was given")
 	case !who.user.Enabled:
 		return errors.New("the user is disabled")
 	case !g.Offline && !sessionLive(who.session, now):

@@ -145,7 +145,7 @@ func New(ctx context.Context, cfg Config) (*Provider, error) {
 	}
 	p.registry = &registry{store: cfg.Store, sealer: cfg.Sealer, clock: p.clock, policy: cfg.Policy, log: cfg.Log, documents: p.documents, reload: make(chan struct{}, 1)}
 	acting := AdminConfig{
-		Store: cfg.Store, Policy: cfg.Policy, Now: p.sharedNow, Issuer: cfg.Issuer.String(),
+		Store: cfg.Store, Policy: cfg.Policy, Now: p.sharedNow, Issuer: cfg.Issuer.String(), Fetch: p.fetchForRegistration,
 		Ring: func(ctx context.Context) (*keys.Ring, error) {
 			v, err := p.registry.view(ctx)
 			if err != nil {

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"mime"
 	"net/http"
 	"slices"
@@ -286,6 +287,9 @@ func (p *Provider) register(w http.ResponseWriter, r *http.Request) (registered,
 	if err != nil {
 		return registered{}, err
 	}
+	if err := p.admitFetch(r, "", doc); err != nil {
+		return registered{}, err
+	}
 	token, hash := newBearer(registrationTokenPrefix)
 	c := DefaultClient()
 	c.ID, c.Origin, c.RegistrationTokenHash = randomReadable(4, 5), originRegistration, hash
@@ -486,6 +490,9 @@ func (p *Provider) replace(ctx context.Context, w http.ResponseWriter, r *http.R
 	if p.registrations.failed(c.ID, r.RemoteAddr, p.now()) {
 		return registered{}, tooMany("registrations")
 	}
+	if err := p.admitFetch(r, c.ID, doc); err != nil {
+		return registered{}, err
+	}
 	if err := p.registry.catchUp(ctx); err != nil {
 		return registered{}, err
 	}
@@ -525,6 +532,26 @@ func (p *Provider) replace(ctx context.Context, w http.ResponseWriter, r *http.R
 		}
 	}
 	return p.newRegistered(updated, secret, token), nil
+}
+
+// admitFetch bounds how often strangers make this server fetch something.
+func (p *Provider) admitFetch(r *http.Request, clientID string, doc clientDocument) error {
+	if doc.SectorIdentifierURI != "" && p.fetches.failed(clientID, r.RemoteAddr, p.now()) {
+		return tooMany("registrations")
+	}
+	return nil
+}
+
+// fetchForRegistration returns what is at a sector_identifier_uri. Why it could
+// not be fetched is not told: nobody is to learn what answers in here.
+func (p *Provider) fetchForRegistration(ctx context.Context, uri string) ([]byte, error) {
+	body, err := p.public.Get(ctx, uri)
+	if err != nil {
+		p.log.LogAttrs(ctx, slog.LevelInfo, "what is at the sector_identifier_uri of a registration could not be fetched",
+			slog.String("request_id", originOf(ctx).RequestID), slog.String("cause", err.Error()))
+		return nil, errors.New("there is nothing that can be fetched")
+	}
+	return body, nil
 }
 
 // offering is what a registration may choose from.

@@ -105,10 +105,14 @@ func (p *Provider) sessionEnded(ctx context.Context, tx storage.Tx, id, userID s
 	if err := queueLogouts(ctx, tx, now, userID, anyOf(id)); err != nil {
 		return err
 	}
+	sids, err := tx.PairwiseSIDs(ctx, id) // while the grants are there
+	if err != nil {
+		return fmt.Errorf("grants of the session: %w", err)
+	}
 	if _, err := tx.RevokeGrants(ctx, storage.GrantFilter{SessionID: id}, now, reason); err != nil {
 		return fmt.Errorf("grants of the session: %w", err)
 	}
-	if err := p.block(ctx, tx, revocation.KindSession, reason, id); err != nil {
+	if err := p.block(ctx, tx, revocation.KindSession, reason, append(sids, id)...); err != nil {
 		return err
 	}
 	return audit(ctx, tx, now, eventSessionEnded, userID, userID, "", map[string]any{"sid": id, "reason": reason})

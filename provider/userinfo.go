@@ -117,7 +117,7 @@ func (p *Provider) userInfo(w http.ResponseWriter, r *http.Request) (claims map[
 	}
 	claims = personClaims(who.user, scopes)
 	maps.Copy(claims, p.byName(who, c, wantedClaims(who.grant).UserInfo))
-	claims["sub"] = who.user.ID
+	claims["sub"] = subjectOf(who.grant)
 	if alg := c.extra.UserInfoAlg; alg != "" {
 		signed, err = p.signAnswer(v, alg, typUserInfo, c.ID, claims)
 	}

@@ -134,12 +134,22 @@ func until(t *testing.T, what string, happened func() bool) {
 	}
 }
 
-// Whatever ends a session tells the clients it signed a person in to.
+// Whatever ends a session tells the clients it signed a person in to, by the
+// names that each of them knows.
 func TestBackChannelLogout(t *testing.T) {
+	t.Run("public", func(t *testing.T) { testBackChannelLogout(t, func(*storage.Client) {}) })
+	t.Run("pairwise", func(t *testing.T) { testBackChannelLogout(t, pairwise) })
+}
+
+func testBackChannelLogout(t *testing.T, subjects func(*storage.Client)) {
+	t.Parallel()
 	onBoth(t, telling(), func(t *testing.T, s *site) {
 		secret := s.people()
 		v := receive(t, ok)
-		tell := func(c *storage.Client) { c.BackChannelLogoutURI = v.url }
+		tell := func(c *storage.Client) {
+			c.BackChannelLogoutURI = v.url
+			subjects(c)
+		}
 		made := func(_ any, err error) {
 			t.Helper()
 			if err != nil {

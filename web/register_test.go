@@ -280,7 +280,6 @@ func TestRegistrationRefused(t *testing.T) {
 			"unsigned ID tokens":        {spa("id_token_signed_response_alg", "none"), "invalid_client_metadata"},
 			"encrypted ID tokens":       {spa("id_token_encrypted_response_alg", "RSA-OAEP-256"), "invalid_client_metadata"},
 			"unsigned request objects":  {spa("request_object_signing_alg", "none", "jwks_uri", "https://shop.example/jwks"), "invalid_client_metadata"},
-			"pairwise subjects":         {spa("subject_type", "pairwise"), "invalid_client_metadata"},
 			"logo by http":              {spa("logo_uri", "http://shop.example/logo.png"), "invalid_client_metadata"},
 			"policy by javascript":      {spa("policy_uri", "javascript:alert(1)"), "invalid_client_metadata"},
 			"terms by data":             {spa("tos_uri", "data:text/html,x"), "invalid_client_metadata"},

@@ -37,6 +37,9 @@ type access struct {
 	offline, bound answer
 
 	offlineToken, boundToken, serviceToken string
+
+	club                   app // with pairwise subjects
+	clubOffline, clubBound answer
 }
 
 // Every event that takes something back reaches verifiers: what each of them
@@ -70,6 +73,7 @@ func TestEventsReachVerifiers(t *testing.T) {
 		act                     func(t *testing.T, a *access)
 		offline, bound, service string // why each is refused
 		fresh                   bool   // a new sign-in and a new service's token work afterwards
+		everywhere              bool   // so it is for other apps, by whatever name they know the person
 	}{
 		{name: "an access token is revoked", act: func(t *testing.T, a *access) {
 			a.s.revokeToken("shop", a.shop, a.offlineToken)
@@ -91,21 +95,21 @@ func TestEventsReachVerifiers(t *testing.T) {
 		{name: "the app is withdrawn", act: func(t *testing.T, a *access) {
 			a.person.open("/account").press("app-1-withdraw").isPage(200, "/account")
 		}, offline: "grant block", bound: "grant block", fresh: true},
-		{name: "the person signs out", act: func(t *testing.T, a *access) {
+		{name: "the person signs out", everywhere: true, act: func(t *testing.T, a *access) {
 			a.person.open("/logout").press("submit")
 		}, bound: "sid block", fresh: true},
-		{name: "the session is ended elsewhere", act: func(t *testing.T, a *access) {
+		{name: "the session is ended elsewhere", everywhere: true, act: func(t *testing.T, a *access) {
 			a.s.browser().open("/login").signIn(ada, password).open("/account").press("end-others").isPage(200, "/account")
 		}, bound: "sid block", fresh: true},
-		{name: "the person changes the password", act: func(t *testing.T, a *access) {
+		{name: "the person changes the password", everywhere: true, act: func(t *testing.T, a *access) {
 			a.person.open("/account/password").press("submit", "current_password", password, "new_password", changed, "repeat_password", changed).
 				isPage(200, "/account")
 		}, offline: "grant block", bound: "grant block"},
-		{name: "the operator sets a password", act: func(t *testing.T, a *access) {
+		{name: "the operator sets a password", everywhere: true, act: func(t *testing.T, a *access) {
 			_, err := a.s.admin.SetPassword(t.Context(), ada, changed)
 			ok(t, err)
 		}, offline: "sub epoch", bound: "sub epoch"},
-		{name: "the person loses a role", act: func(t *testing.T, a *access) {
+		{name: "the person loses a role", everywhere: true, act: func(t *testing.T, a *access) {
 			_, err := a.s.admin.GrantUserRole(t.Context(), ada, "orders-admin")
 			ok(t, err)
 			_, err = a.s.admin.RevokeUserRole(t.Context(), ada, "orders-admin")
@@ -117,7 +121,7 @@ func TestEventsReachVerifiers(t *testing.T) {
 				ok(t, err)
 			}
 		}, service: "client epoch", fresh: true},
-		{name: "a role is deleted", act: func(t *testing.T, a *access) {
+		{name: "a role is deleted", everywhere: true, act: func(t *testing.T, a *access) {
 			_, err := a.s.admin.CreateRole(t.Context(), storage.Role{Name: "passing"})
 			ok(t, err)
 			_, err = a.s.admin.GrantUserRole(t.Context(), ada, "passing")
@@ -126,17 +130,17 @@ func TestEventsReachVerifiers(t *testing.T) {
 			ok(t, err)
 			ok(t, a.s.admin.DeleteRole(t.Context(), "passing"))
 		}, offline: "sub epoch", bound: "sub epoch", service: "client epoch", fresh: true},
-		{name: "the person is disabled", act: func(t *testing.T, a *access) {
+		{name: "the person is disabled", everywhere: true, act: func(t *testing.T, a *access) {
 			_, err := a.s.admin.DisableUser(t.Context(), ada)
 			ok(t, err)
 		}, offline: "sub block", bound: "sub block"},
-		{name: "the person is disabled and enabled again", act: func(t *testing.T, a *access) {
+		{name: "the person is disabled and enabled again", everywhere: true, act: func(t *testing.T, a *access) {
 			_, err := a.s.admin.DisableUser(t.Context(), ada)
 			ok(t, err)
 			_, err = a.s.admin.EnableUser(t.Context(), ada)
 			ok(t, err)
 		}, offline: "sub epoch", bound: "sub epoch", fresh: true},
-		{name: "the person is deleted", act: func(t *testing.T, a *access) {
+		{name: "the person is deleted", everywhere: true, act: func(t *testing.T, a *access) {
 			_, err := a.s.admin.DeleteUser(t.Context(), ada)
 			ok(t, err)
 		}, offline: "sub block", bound: "sub block"},
@@ -162,18 +166,30 @@ func TestEventsReachVerifiers(t *testing.T) {
 			ok(t, err)
 			refresh(a, a.offline.member("refresh_token")).isRefusal(t, 400, "invalid_grant")
 		}, offline: "grant block", fresh: true},
-		{name: "signet revoke --sid", act: func(t *testing.T, a *access) {
+		{name: "signet revoke --sid", everywhere: true, act: func(t *testing.T, a *access) {
 			_, err := a.s.admin.RevokeSession(t.Context(), claim(t, a.boundToken, "sid"))
 			ok(t, err)
 			refresh(a, a.bound.member("refresh_token")).isRefusal(t, 400, "invalid_grant")
 			a.person.open("/account").isPage(200, "/login")
 		}, bound: "sid block", fresh: true},
-		{name: "signet revoke --sub", act: func(t *testing.T, a *access) {
+		{name: "signet revoke --sub", everywhere: true, act: func(t *testing.T, a *access) {
 			_, err := a.s.admin.RevokeSubject(t.Context(), claim(t, a.boundToken, "sub"))
 			ok(t, err)
 			for _, token := range []answer{a.offline, a.bound} {
 				refresh(a, token.member("refresh_token")).isRefusal(t, 400, "invalid_grant")
 			}
+		}, offline: "sub epoch", bound: "sub epoch", fresh: true},
+		{name: "signet revoke --sid, a pairwise one", everywhere: true, act: func(t *testing.T, a *access) {
+			_, err := a.s.admin.RevokeSession(t.Context(), claim(t, a.clubBound.member("access_token"), "sid"))
+			ok(t, err)
+			a.club.refresh(a.clubBound).isRefusal(t, 400, "invalid_grant")
+			refresh(a, a.bound.member("refresh_token")).isRefusal(t, 400, "invalid_grant")
+		}, bound: "sid block", fresh: true},
+		{name: "signet revoke --sub, a pairwise one", everywhere: true, act: func(t *testing.T, a *access) {
+			_, err := a.s.admin.RevokeSubject(t.Context(), claim(t, a.clubOffline.member("access_token"), "sub"))
+			ok(t, err)
+			a.club.refresh(a.clubOffline).isRefusal(t, 400, "invalid_grant")
+			refresh(a, a.offline.member("refresh_token")).isRefusal(t, 400, "invalid_grant")
 		}, offline: "sub epoch", bound: "sub epoch", fresh: true},
 		{name: "signet revoke --client", act: func(t *testing.T, a *access) {
 			_, err := a.s.admin.RevokeClient(t.Context(), "shop")
@@ -182,7 +198,7 @@ func TestEventsReachVerifiers(t *testing.T) {
 			ok(t, err)
 			refresh(a, a.offline.member("refresh_token")).isRefusal(t, 400, "invalid_grant")
 		}, offline: "client epoch", bound: "client epoch", service: "client epoch", fresh: true},
-		{name: "everything issued until now is refused", act: func(t *testing.T, a *access) {
+		{name: "everything issued until now is refused", everywhere: true, act: func(t *testing.T, a *access) {
 			now := a.s.clock.now()
 			entry := revocation.Epoch(revocation.KindIssuer, a.s.issuer, "test", now, provider.DefaultPolicy().RevokedUntil(now))
 			ok(t, a.s.store.Update(t.Context(), func(ctx context.Context, tx storage.Tx) error {
@@ -200,6 +216,7 @@ func TestEventsReachVerifiers(t *testing.T) {
 				ok(t, err)
 				_, err = s.admin.UpdateResource(t.Context(), ordersURI, func(r *storage.Resource) { r.Introspectors = []string{"api"} })
 				ok(t, err)
+				a.club = s.app("zebra-club", "https://club.example/cb", pairwise)
 				s.settle()
 				v := s.verifierState()
 
@@ -209,6 +226,7 @@ func TestEventsReachVerifiers(t *testing.T) {
 				other := s.redeem(a.shop, s.browser().consents(bob, password, boundScope))
 				a.offlineToken, a.boundToken = a.offline.member("access_token"), a.bound.member("access_token")
 				a.serviceToken = s.token("service", a.service, "orders:read")
+				a.clubOffline, a.clubBound = a.club.grant(a.person, ada, offlineScope), a.club.grant(a.person, ada, boundScope)
 
 				check := func(what, token, want string) {
 					t.Helper()
@@ -228,6 +246,14 @@ func TestEventsReachVerifiers(t *testing.T) {
 				check("offline", a.offlineToken, event.offline)
 				check("session's", a.boundToken, event.bound)
 				check("service's", a.serviceToken, event.service)
+				for _, of := range []struct{ what, token, want string }{
+					{"club's offline", a.clubOffline.member("access_token"), event.offline}, {"club's", a.clubBound.member("access_token"), event.bound},
+				} {
+					if !event.everywhere {
+						of.want = ""
+					}
+					check(of.what, of.token, of.want)
+				}
 				if !slices.Contains([]string{"client block", "client epoch", "iss epoch"}, event.offline) {
 					check("other person's", other.member("access_token"), "")
 				}
@@ -245,6 +271,9 @@ func TestEventsReachVerifiers(t *testing.T) {
 				again := s.redeem(a.shop, a.person.consents(ada, password, boundScope))
 				v.polled()
 				check("new session's", again.member("access_token"), "")
+				clubs := a.club.grant(a.person, ada, boundScope)
+				v.polled()
+				check("club's new", clubs.member("access_token"), "")
 				check("new service's", s.token("service", a.service, "orders:read"), "")
 			})
 		})

@@ -57,6 +57,8 @@ type signInJSON struct {
 	RedirectURIs           []string `json:"redirect_uris"`
 	PostLogoutRedirectURIs []string `json:"post_logout_redirect_uris"`
 	IDTokenAlg             string   `json:"id_token_signed_response_alg"`
+	SubjectType            string   `json:"subject_type"`
+	SectorIdentifier       string   `json:"sector_identifier,omitempty"` // of pairwise subjects
 	FirstParty             bool     `json:"first_party"`
 	RequirePKCE            bool     `json:"require_pkce"`
 	RequirePushed          bool     `json:"require_pushed_authorization_requests"`
@@ -87,7 +89,7 @@ func viewClient(c storage.Client) clientJSON {
 		v.ResponseTypes = []string{"code"}
 		v.signInJSON = &signInJSON{
 			ApplicationType: c.ApplicationType, RedirectURIs: orEmpty(c.RedirectURIs), PostLogoutRedirectURIs: orEmpty(c.PostLogoutRedirectURIs),
-			IDTokenAlg: c.IDTokenAlg, FirstParty: c.FirstParty, RequirePKCE: c.RequirePKCE, RequirePushed: c.RequirePushed, ClaimsInIDToken: c.ClaimsInIDToken,
+			IDTokenAlg: c.IDTokenAlg, SubjectType: c.SubjectType, SectorIdentifier: c.SectorIdentifier, FirstParty: c.FirstParty, RequirePKCE: c.RequirePKCE, RequirePushed: c.RequirePushed, ClaimsInIDToken: c.ClaimsInIDToken,
 			BackChannelLogoutURI: c.BackChannelLogoutURI, FrontChannelLogoutURI: c.FrontChannelLogoutURI,
 		}
 		if c.RefreshWindow >= 0 {
@@ -130,6 +132,7 @@ func describeClient(w io.Writer, v clientJSON) {
 		}
 		field(w, "application", v.ApplicationType+mark(v.FirstParty, ", first party", ""))
 		field(w, "ID token", v.IDTokenAlg+mark(v.ClaimsInIDToken, ", with the claims of its scopes", ""))
+		field(w, "subjects", v.SubjectType+mark(v.SectorIdentifier != "", ", for "+v.SectorIdentifier, ""))
 		field(w, "PKCE", mark(v.RequirePKCE, "required", "not required"))
 		field(w, "pushed requests", mark(v.RequirePushed, "required", ""))
 		field(w, "request objects", mark(v.RequireRequestObject, "required", "")+mark(v.RequestObjectAlg != "", " "+v.RequestObjectAlg, ""))
@@ -165,6 +168,9 @@ type clientCreate struct {
 	JWKSFile              string         `name:"jwks-file" placeholder:"FILE" xor:"jwks" help:"Its public keys, a JWK Set, for private_key_jwt."`
 	JWKSURI               string         `name:"jwks-uri" placeholder:"URL" xor:"jwks" help:"Where its public keys are, for private_key_jwt."`
 	IDTokenAlg            string         `name:"id-token-alg" default:"RS256" placeholder:"ALG" help:"RS256 (default), ES256, PS256 or EdDSA."`
+	SubjectType           string         `default:"public" placeholder:"TYPE" help:"public (default): it knows a person by the sub that other apps know as well. pairwise: by one of its own, or its sector's."`
+	SectorIdentifierURI   string         `name:"sector-identifier-uri" placeholder:"URL" help:"Where a JSON array of its redirect URIs is, and of those of the apps that share its pairwise subs: the URL's host is the sector. Without it that is the one host of the redirect URIs."`
+	OutboundAllow         []string       `placeholder:"CIDR" help:"Private network that --sector-identifier-uri may be fetched from; may repeat."`
 	ClaimsInIDToken       bool           `name:"claims-in-id-token" help:"Put the claims of granted scopes into the ID token as well."`
 	RefreshWindow         *time.Duration `placeholder:"DUR" help:"How long a repeated refresh gets the same answer; 0 never. Default 10s."`
 	FirstParty            bool           `help:"It is the operator's own: people are not asked for consent unless it runs on their device."`
@@ -202,10 +208,11 @@ func (c *clientCreate) Run(ctx context.Context, a *app) error {
 	row.RedirectURIs, row.PostLogoutRedirectURIs = c.RedirectURI, c.PostLogoutRedirectURI
 	row.Scopes, row.Roles = c.Scope, c.Role
 	row.JWKSURI = c.JWKSURI
+	row.SubjectType = c.SubjectType
 	row.IDTokenAlg, row.ClaimsInIDToken = c.IDTokenAlg, c.ClaimsInIDToken
 	row.FirstParty, row.RequirePKCE, row.RequirePushed = c.FirstParty, c.RequirePKCE, c.RequirePushed
 	row.BackChannelLogoutURI, row.FrontChannelLogoutURI = c.BackChannelURI, c.FrontChannelURI
-	provider.ClientExtra{ClientURI: c.ClientURI, PolicyURI: c.PolicyURI, TermsURI: c.TermsURI, InitiateLoginURI: c.InitiateLoginURI,
+	provider.ClientExtra{SectorIdentifierURI: c.SectorIdentifierURI, ClientURI: c.ClientURI, PolicyURI: c.PolicyURI, TermsURI: c.TermsURI, InitiateLoginURI: c.InitiateLoginURI,
 		BackChannelSession: c.BackChannelSession, FrontChannelSession: c.FrontChannelSession,
 		RequestObjectAlg: c.RequestObjectAlg, RequireRequestObject: c.RequireRequestObject, RequestURIs: c.RequestURI,
 		UserInfoAlg: c.UserInfoAlg, IntrospectionAlg: c.IntrospectionAlg, AuthorizationAlg: c.AuthorizationAlg}.Write(&row)
@@ -216,11 +223,16 @@ func (c *clientCreate) Run(ctx context.Context, a *app) error {
 	if row.JWKS, err = readJWKS(c.JWKSFile); err != nil {
 		return err
 	}
+	outbound, err := outbound(c.OutboundAllow)
+	if err != nil {
+		return err
+	}
 	i, err := a.openOrMake(ctx)
 	if err != nil {
 		return err
 	}
 	defer i.Close()
+	i.outbound = outbound
 	created, secret, err := i.Admin().CreateClient(ctx, row)
 	if err != nil {
 		return nameJWKS(err, c.JWKSFile)
@@ -230,6 +242,13 @@ func (c *clientCreate) Run(ctx context.Context, a *app) error {
 		v.ClientSecret, v.ClientSecretExpiresAt = secret, new(int64)
 	}
 	return a.print(v, func(w io.Writer) { describeClient(w, v) })
+}
+
+// outbound returns what fetches from public addresses and the allowed networks.
+func outbound(allow []string) (*provider.Outbound, error) {
+	var faults provider.InvalidError
+	networks := parsePrefixes("--outbound-allow", allow, faults.Add)
+	return provider.NewOutbound(networks), faults.Err()
 }
 
 // readJWKS reads a file a little beyond what is admitted; what it holds is
@@ -312,6 +331,8 @@ func (a *app) client(ctx context.Context, do func(*provider.Admin) (storage.Clie
 type clientUpdate struct {
 	clientArg
 	clientChanges
+	OutboundAllow []string `placeholder:"CIDR" help:"Private network that --sector-identifier-uri may be fetched from; may repeat."`
+	Yes           bool     `help:"Do not ask when people get other subs by it."`
 }
 
 type clientChanges struct {
@@ -325,6 +346,8 @@ type clientChanges struct {
 	JWKSFile              string         `name:"jwks-file" placeholder:"FILE" xor:"jwks" help:"Its public keys, a JWK Set."`
 	JWKSURI               *string        `name:"jwks-uri" placeholder:"URL" xor:"jwks" help:"Where its public keys are."`
 	IDTokenAlg            *string        `name:"id-token-alg" placeholder:"ALG" help:"RS256, ES256, PS256 or EdDSA."`
+	SubjectType           *string        `placeholder:"TYPE" help:"public or pairwise."`
+	SectorIdentifierURI   *string        `name:"sector-identifier-uri" placeholder:"URL" help:"Where a JSON array of its redirect URIs is; its host is the sector of its pairwise subs. \"\" for the host of the redirect URIs."`
 	ClaimsInIDToken       *bool          `name:"claims-in-id-token" help:"Put the claims of granted scopes into the ID token as well."`
 	RefreshWindow         *time.Duration `placeholder:"DUR" help:"How long a repeated refresh gets the same answer; 0 never."`
 	FirstParty            *bool          `help:"It is the operator's own."`
@@ -350,7 +373,9 @@ type clientChanges struct {
 func (*clientUpdate) Help() string {
 	return `Only what is given changes; an empty value, as in --scope "", clears a list.
 
-A change counts from the client's next token on. Tokens it has keep their scopes until they expire (15 minutes at most), except that taking a role away refuses all its tokens from before at once. To stop everything use "signet client disable". A client that registered itself cannot change its registration any more after that.`
+A change counts from the client's next token on. Tokens it has keep their scopes until they expire (15 minutes at most), except that taking a role away refuses all its tokens from before at once. To stop everything use "signet client disable". A client that registered itself cannot change its registration any more after that.
+
+With another --subject-type or sector the app gets another sub for everybody, and takes them for strangers. What it was given under the old ones ends. It is asked about, for there is no way to bring the app's accounts over but the app's own.`
 }
 
 func (*clientUpdate) Examples() string {
@@ -368,48 +393,78 @@ func (c *clientUpdate) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	err = a.client(ctx, func(admin *provider.Admin) (storage.Client, error) {
-		return admin.UpdateClient(ctx, c.ID, func(row *storage.Client) {
-			set(&row.Name, c.Name)
-			set(&row.AuthMethod, c.AuthMethod)
-			set(&row.IDTokenAlg, c.IDTokenAlg)
-			set(&row.ClaimsInIDToken, c.ClaimsInIDToken)
-			set(&row.RefreshWindow, c.RefreshWindow)
-			set(&row.FirstParty, c.FirstParty)
-			set(&row.RequirePKCE, c.RequirePKCE)
-			set(&row.RequirePushed, c.RequirePushed)
-			extra := provider.ReadClientExtra(*row)
-			set(&extra.RequestObjectAlg, c.RequestObjectAlg)
-			set(&extra.RequireRequestObject, c.RequireRequestObject)
-			setList(&extra.RequestURIs, c.RequestURI)
-			set(&extra.UserInfoAlg, c.UserInfoAlg)
-			set(&extra.IntrospectionAlg, c.IntrospectionAlg)
-			set(&extra.AuthorizationAlg, c.AuthorizationAlg)
-			set(&extra.ClientURI, c.ClientURI)
-			set(&extra.PolicyURI, c.PolicyURI)
-			set(&extra.TermsURI, c.TermsURI)
-			set(&extra.InitiateLoginURI, c.InitiateLoginURI)
-			set(&extra.BackChannelSession, c.BackChannelSession)
-			set(&extra.FrontChannelSession, c.FrontChannelSession)
-			extra.Write(row)
-			set(&row.BackChannelLogoutURI, c.BackChannelURI)
-			set(&row.FrontChannelLogoutURI, c.FrontChannelURI)
-			setList(&row.GrantTypes, c.Grant)
-			setList(&row.RedirectURIs, c.RedirectURI)
-			setList(&row.PostLogoutRedirectURIs, c.PostLogoutRedirectURI)
-			setList(&row.Scopes, c.Scope)
-			setList(&row.Roles, c.Role)
-			switch { // of the two places for keys only one counts
-			case jwks != "":
-				row.JWKS, row.JWKSURI = jwks, ""
-			case c.JWKSURI != nil:
-				row.JWKS, row.JWKSURI = "", *c.JWKSURI
-			case c.AuthMethod != nil && *c.AuthMethod != "private_key_jwt":
-				row.JWKS, row.JWKSURI = "", ""
-			}
-		})
-	})
-	return nameJWKS(err, c.JWKSFile)
+	outbound, err := outbound(c.OutboundAllow)
+	if err != nil {
+		return err
+	}
+	i, err := a.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer i.Close()
+	i.outbound = outbound
+	admin := i.Admin()
+	before, err := admin.Client(ctx, c.ID)
+	if err != nil {
+		return err
+	}
+	alter := func(row *storage.Client) { c.apply(row, jwks) }
+	after := before
+	if alter(&after); provider.ChangesSubjects(before, after) {
+		err := a.confirm(ctx, c.Yes, "signet client update", fmt.Sprintf("By this %s knows everybody by another sub and takes them for strangers. Its tokens from before are refused, and people have to sign in again.", c.ID))
+		if err != nil {
+			return err
+		}
+	}
+	row, err := admin.UpdateClient(ctx, c.ID, alter)
+	if err != nil {
+		return nameJWKS(err, c.JWKSFile)
+	}
+	v := viewClient(row)
+	return a.print(v, func(w io.Writer) { describeClient(w, v) })
+}
+
+// apply changes what flags were given for; jwks is what --jwks-file holds.
+func (c *clientChanges) apply(row *storage.Client, jwks string) {
+	set(&row.Name, c.Name)
+	set(&row.AuthMethod, c.AuthMethod)
+	set(&row.IDTokenAlg, c.IDTokenAlg)
+	set(&row.SubjectType, c.SubjectType)
+	set(&row.ClaimsInIDToken, c.ClaimsInIDToken)
+	set(&row.RefreshWindow, c.RefreshWindow)
+	set(&row.FirstParty, c.FirstParty)
+	set(&row.RequirePKCE, c.RequirePKCE)
+	set(&row.RequirePushed, c.RequirePushed)
+	extra := provider.ReadClientExtra(*row)
+	set(&extra.SectorIdentifierURI, c.SectorIdentifierURI)
+	set(&extra.RequestObjectAlg, c.RequestObjectAlg)
+	set(&extra.RequireRequestObject, c.RequireRequestObject)
+	setList(&extra.RequestURIs, c.RequestURI)
+	set(&extra.UserInfoAlg, c.UserInfoAlg)
+	set(&extra.IntrospectionAlg, c.IntrospectionAlg)
+	set(&extra.AuthorizationAlg, c.AuthorizationAlg)
+	set(&extra.ClientURI, c.ClientURI)
+	set(&extra.PolicyURI, c.PolicyURI)
+	set(&extra.TermsURI, c.TermsURI)
+	set(&extra.InitiateLoginURI, c.InitiateLoginURI)
+	set(&extra.BackChannelSession, c.BackChannelSession)
+	set(&extra.FrontChannelSession, c.FrontChannelSession)
+	extra.Write(row)
+	set(&row.BackChannelLogoutURI, c.BackChannelURI)
+	set(&row.FrontChannelLogoutURI, c.FrontChannelURI)
+	setList(&row.GrantTypes, c.Grant)
+	setList(&row.RedirectURIs, c.RedirectURI)
+	setList(&row.PostLogoutRedirectURIs, c.PostLogoutRedirectURI)
+	setList(&row.Scopes, c.Scope)
+	setList(&row.Roles, c.Role)
+	switch { // of the two places for keys only one counts
+	case jwks != "":
+		row.JWKS, row.JWKSURI = jwks, ""
+	case c.JWKSURI != nil:
+		row.JWKS, row.JWKSURI = "", *c.JWKSURI
+	case c.AuthMethod != nil && *c.AuthMethod != "private_key_jwt":
+		row.JWKS, row.JWKSURI = "", ""
+	}
 }
 
 func singleClientFlags(grants, scopes, roles []string) error {

@@ -29,6 +29,8 @@ type instance struct {
 	issuer string        // "" before the first serve
 	offset time.Duration // of the database's clock against this machine's
 
+	outbound *provider.Outbound // nil where nothing is fetched
+
 	policy   provider.Policy
 	schedule keys.Schedule
 }
@@ -124,10 +126,14 @@ func (i *instance) Close() { _ = i.Store.Close() }
 
 // Admin returns what the operator may do.
 func (i *instance) Admin() *provider.Admin {
-	return provider.NewAdmin(provider.AdminConfig{
+	c := provider.AdminConfig{
 		Store: i.Store, Ring: i.ring, Sealer: i.sealer, Policy: i.policy, Schedule: i.schedule, Now: i.Now, Actor: "operator", Issuer: i.issuer,
 		MustChange: !i.demo,
-	})
+	}
+	if i.outbound != nil {
+		c.Fetch = i.outbound.Get
+	}
+	return provider.NewAdmin(c)
 }
 
 // ring opens the keys, and makes those that hash client secrets if the

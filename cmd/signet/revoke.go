@@ -13,8 +13,8 @@ import (
 type revokeCmd struct {
 	JTI    string `name:"jti" placeholder:"V" help:"One access token, by its jti claim."`
 	Grant  string `placeholder:"V" help:"Everything one authorization gave, by its grant_id claim."`
-	SID    string `name:"sid" placeholder:"V" help:"A session and what is bound to it, by its sid claim."`
-	Sub    string `placeholder:"V" help:"What a person's apps hold, by their sub claim."`
+	SID    string `name:"sid" placeholder:"V" help:"A session and what is bound to it, by its sid claim, also by that of an app with pairwise subjects."`
+	Sub    string `placeholder:"V" help:"What a person's apps hold, by their sub claim; one of their pairwise subs stands for all."`
 	Client string `placeholder:"V" help:"What a client holds, by its client_id."`
 }
 
@@ -36,8 +36,8 @@ func (c *revokeCmd) Run(ctx context.Context, a *app) error {
 	}{
 		{c.JTI, "", (*provider.Admin).RevokeToken},
 		{c.Grant, "copy the grant_id claim of one of its tokens; grants are forgotten a week after they ended", (*provider.Admin).RevokeGrant},
-		{c.SID, "copy the sid claim of one of its tokens; `signet revoke --sub` ends all that a person's apps hold", (*provider.Admin).RevokeSession},
-		{c.Sub, "`signet user show NAME` tells a person's sub; for a service use --client", (*provider.Admin).RevokeSubject},
+		{c.SID, "copy the sid claim of one of its tokens; one that begins with _ is known until a week after its grants ended; `signet revoke --sub` ends all that a person's apps hold", (*provider.Admin).RevokeSession},
+		{c.Sub, "`signet user show NAME` tells a person's sub; a pairwise one is known until a week after its grants ended; for a service use --client", (*provider.Admin).RevokeSubject},
 		{c.Client, "", (*provider.Admin).RevokeClient},
 	} {
 		if what.value == "" {
