@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -304,6 +305,42 @@ func TestDocumentsAreFew(t *testing.T) {
 	if n := len(d.entries.newer) + len(d.entries.older); n > documentsKnown || len(d.fetches) != 0 {
 		t.Errorf("%d remembered, %d under way", n, len(d.fetches))
 	}
+}
+
+// N6: few requests wait for one document, however slow its server is.
+func TestFewWaitForOneDocument(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDocuments(Documents{Mode: DocumentsOpen}, NewOutbound(nil), nil, 0, time.Now)
+		answer, found := make(chan struct{}), &client{}
+		var wg sync.WaitGroup
+		var busy, served, fetches atomic.Int32
+		for range 100 {
+			wg.Go(func() {
+				c, err := d.once(t.Context(), documentURL, time.Now(), func() (*client, error) {
+					fetches.Add(1)
+					<-answer
+					return found, nil
+				})
+				switch {
+				case errors.Is(err, errDocumentsBusy) && errors.Is(err, storage.ErrUnavailable):
+					busy.Add(1)
+				case err == nil && c == found:
+					served.Add(1)
+				default:
+					t.Errorf("%v, %v", c, err)
+				}
+			})
+		}
+		synctest.Wait()
+		if busy.Load() != 100-1-documentWaiting {
+			t.Errorf("%d were told to come back", busy.Load())
+		}
+		close(answer)
+		wg.Wait()
+		if served.Load() != 1+documentWaiting || fetches.Load() != 1 {
+			t.Errorf("%d served by %d fetches", served.Load(), fetches.Load())
+		}
+	})
 }
 
 // FuzzClientIDMetadataDocument: whatever is at whatever URL, what is taken for

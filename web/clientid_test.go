@@ -533,7 +533,6 @@ func TestOperatorsWordStandsOverDocuments(t *testing.T) {
 		if c, err := s.admin.Client(ctx, settled.id); err != nil || c.Name != "As the operator says" || len(c.RegistrationTokenHash) != 0 {
 			t.Errorf("%+v, %v", c, err)
 		}
-		s.registration(http.MethodGet, "/register/"+url.PathEscape(deleted.id), "follows its document", nil)
 
 		s.clock.set(100 * 24 * time.Hour)
 		until(t, "the unused one is removed", func() bool {
@@ -567,6 +566,36 @@ func TestAdoptedClientsAreBounded(t *testing.T) {
 		if _, err := s.admin.Client(t.Context(), app.id); !errors.Is(err, storage.ErrNotFound) {
 			t.Errorf("kept beyond the limit: %v", err)
 		}
+	})
+}
+
+// N8: nobody makes the provider keep apps without end by allowing them.
+func TestAdoptionsFromOneAddress(t *testing.T) {
+	onBoth(t, publishing(), func(t *testing.T, s *site) {
+		s.people()
+		app := publish(t)
+		app.allowed(s)
+		app.answers(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			_ = json.NewEncoder(w).Encode(spa("client_id", "https://"+r.Host+r.URL.Path))
+		})
+		b := s.browser()
+		b.open(authorize("client_id", app.id, "scope", "openid", "prompt", "consent")).isPage(200, "/login")
+		b.signIn(ada, password).isPage(200, "/consent")
+		for n := range 30 {
+			b.open(authorize("client_id", app.id+strconv.Itoa(n), "scope", "openid")).isPage(200, "/consent")
+			if b.press("allow"); b.left == nil {
+				b.isPage(http.StatusServiceUnavailable, "/consent")
+				if n < 19 {
+					t.Errorf("refused after %d", n)
+				}
+				// One that is known is nobody's burden.
+				b.open(authorize("client_id", app.id, "scope", "openid", "prompt", "consent")).isPage(200, "/consent")
+				b.press("allow").answered(callback)
+				return
+			}
+		}
+		t.Error("30 apps from one address became known")
 	})
 }
 
