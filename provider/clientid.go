@@ -85,7 +85,7 @@ func parseClientURL(id string) (*url.URL, error) {
 	case u.Scheme != "https":
 		return nil, errors.New("has to begin with https://")
 	case !strings.HasPrefix(u.EscapedPath(), "/"):
-		return nil, errors.New("has no path (CIMD §3)")
+		return nil, errors.New("has no path")
 	case u.ForceQuery:
 		return nil, errors.New("has an empty query")
 	}
@@ -94,7 +94,7 @@ func parseClientURL(id string) (*url.URL, error) {
 	}
 	for segment := range strings.SplitSeq(u.Path, "/") { // decoded
 		if segment == "." || segment == ".." {
-			return nil, errors.New("has a dot segment (CIMD §3)")
+			return nil, errors.New("has a dot segment")
 		}
 	}
 	return u, nil
