@@ -202,7 +202,6 @@ var authorizeParameters = []string{
 // the answer must be a page, a *Redirect when the app is to be told of an
 // error, or an error of the database.
 func (p *Provider) BeginAuthorization(ctx context.Context, r *http.Request) (*Authorization, error) {
-	ctx = WithOrigin(ctx, Origin{Address: r.RemoteAddr})
 	form, err := p.readFront(r, authorizeParameters)
 	if err != nil {
 		return nil, err

@@ -203,7 +203,8 @@ func (p *Provider) fetchDocument(ctx context.Context, id string, known *client) 
 	if known != nil {
 		turns = p.documents.known
 	}
-	if !turns.turn(ctx) {
+	// Nobody takes all the turns, by new documents or by some that are never good.
+	if p.readings.failed("", originOf(ctx).Address, p.now()) || !turns.turn(ctx) {
 		return nil, errDocumentsBusy
 	}
 	body, header, err := p.documents.outbound.fetch(ctx, id, "application/json", documentLimit)

@@ -67,6 +67,7 @@ type Provider struct {
 	throttle *throttle
 	pushes   *throttle // pushed requests of who may be anybody
 	fetches  *throttle // of request objects
+	readings *throttle // of client ID metadata documents
 
 	registration  Registration
 	registrar     *Admin // who acts for clients that register themselves
@@ -117,6 +118,7 @@ func New(ctx context.Context, cfg Config) (*Provider, error) {
 		throttle: newThrottle(limit{burst: 20, perSecond: 0.2}, limit{burst: 200, perSecond: 5}),
 		pushes:   newThrottle(limit{burst: 120, perSecond: 2}, limit{burst: 240, perSecond: 4}),
 		fetches:  newThrottle(limit{burst: 20, perSecond: 1}, limit{burst: 50, perSecond: 10}),
+		readings: newThrottle(limit{burst: 20, perSecond: 0.5}, limit{burst: 20, perSecond: 0.5}),
 		outbound: outbound,
 		public:   public,
 

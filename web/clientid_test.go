@@ -697,3 +697,104 @@ func TestClientIDMetadataDocumentFlood(t *testing.T) {
 	over.Store(true)
 	wg.Wait()
 }
+
+// from has the browser come from an address, as a trusted proxy tells.
+func (b *browser) from(address string) *browser {
+	b.client.Transport = forwarded(address)
+	return b
+}
+
+type forwarded string
+
+func (f forwarded) RoundTrip(r *http.Request) (*http.Response, error) {
+	r = r.Clone(r.Context())
+	r.Header.Set("X-Forwarded-For", string(f))
+	return http.DefaultTransport.RoundTrip(r)
+}
+
+// many has the publisher describe a client at every path.
+func (p *publisher) many() (id func(i int) string) {
+	p.answers(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(spa("client_id", "https://"+r.Host+r.URL.Path, "id_token_signed_response_alg", "ES256"))
+	})
+	return func(i int) string { return p.id + "/" + strconv.Itoa(i) }
+}
+
+// N6: who is at one address gets twenty documents fetched, and one every two
+// seconds after that: it does not take the turns of everybody else.
+func TestClientIDMetadataDocumentsOfOneAddress(t *testing.T) {
+	o := publishing()
+	o.proxies = trusted()
+	onBoth(t, o, func(t *testing.T, s *site) {
+		id := publish(t).many()
+		ask := func(at string, i int) int {
+			s.clock.set(time.Duration(i) * 200 * time.Millisecond) // each has its turn
+			req := httptest.NewRequest(http.MethodGet, authorize("client_id", id(i)), nil)
+			req.RemoteAddr = "127.0.0.1:1"
+			req.Header.Set("X-Forwarded-For", at)
+			w := httptest.NewRecorder()
+			s.public.ServeHTTP(w, req)
+			return w.Code
+		}
+		fetched := 0
+		for i := range 50 { // in ten seconds
+			if ask(address(1), i) == http.StatusSeeOther {
+				fetched++
+			}
+		}
+		if fetched < 20 || fetched > 26 {
+			t.Errorf("fetched %d documents for one address", fetched)
+		}
+		if status := ask(address(2), 50); status != http.StatusSeeOther {
+			t.Errorf("for another address: %d", status)
+		}
+	})
+}
+
+// Whoever allows apps that nobody had allowed is held back by where they are,
+// not by what others do; and the audit log tells where that was.
+func TestClientIDMetadataDocumentsAllowedFromOneAddress(t *testing.T) {
+	o := publishing()
+	o.proxies = trusted()
+	s := newSite(t, openStore(t, migrations.SQLite), o)
+	s.people()
+	id := publish(t).many()
+	allow := func(b *browser, at string, i int) int {
+		s.clock.set(time.Duration(i) * 200 * time.Millisecond)
+		b.from(address(100 + i)).open(authorize("client_id", id(i))) // fetched for somebody else
+		if b.at.Path == "/login" {
+			b.signIn(ada, password)
+		}
+		b.isPage(200, "/consent").from(at).press("allow")
+		if b.left != nil {
+			return http.StatusSeeOther
+		}
+		return b.status
+	}
+	b := s.browser()
+	allowed := 0
+	for i := range 25 { // in five seconds
+		switch status := allow(b, address(1), i); {
+		case status == http.StatusSeeOther:
+			allowed++
+		case status != http.StatusServiceUnavailable:
+			t.Fatalf("app %d: %d", i, status)
+		}
+	}
+	if allowed < 20 || allowed > 21 {
+		t.Errorf("%d from one address", allowed)
+	}
+	if status := allow(b, address(2), 25); status != http.StatusSeeOther {
+		t.Errorf("from another address: %d", status)
+	}
+	events, err := s.store.AuditEvents(t.Context(), storage.AuditFilter{ClientID: id(25), Limit: 10})
+	if err != nil || len(events) == 0 {
+		t.Fatalf("%v %v", events, err)
+	}
+	for _, e := range events {
+		if e.Address != address(2) || e.RequestID == "" {
+			t.Errorf("%s from %q, request %q", e.Event, e.Address, e.RequestID)
+		}
+	}
+}

@@ -233,6 +233,15 @@ func (s *Server) recover(next http.Handler) http.Handler {
 	})
 }
 
+// origin says who asks, for what a request causes: the audit log and the limits
+// of strangers go by it.
+func (s *Server) origin(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		o := provider.Origin{Address: r.RemoteAddr, RequestID: w.Header().Get(provider.RequestIDHeader)}
+		next.ServeHTTP(w, r.WithContext(provider.WithOrigin(r.Context(), o)))
+	})
+}
+
 // bound gives a request an end. It does not end when its client hangs up: who
 // does that on purpose would cut off what the database is at, and with it a
 // connection, which costs more than to finish.

@@ -46,8 +46,8 @@ func (s *Server) Public() http.Handler {
 		r.HandleFunc(base+provider.PathIntrospection, p.Introspect)
 		// Apps send browsers here, also by POST. That is answered with a
 		// redirect to a GET and changes nothing.
-		r.HandleFunc(base+provider.PathAuthorize, s.authorize)
-		r.HandleFunc(base+provider.PathLogout, s.logout)
+		r.With(s.origin).HandleFunc(base+provider.PathAuthorize, s.authorize)
+		r.With(s.origin).HandleFunc(base+provider.PathLogout, s.logout)
 
 		// Open to any site, because no cookie matters to them.
 		if s.provider.Registers() {
@@ -65,7 +65,7 @@ func (s *Server) Public() http.Handler {
 
 	// Pages: their forms are posted by themselves only.
 	r.Group(func(r chi.Router) {
-		r.Use(s.trace, s.bound, s.crossOrigin.Handler)
+		r.Use(s.trace, s.bound, s.origin, s.crossOrigin.Handler)
 		r.Get(base+"/", s.home)
 		if base != "" {
 			r.Get(base, s.home)
