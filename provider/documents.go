@@ -34,7 +34,7 @@ const (
 const kindDocument = "client_id_metadata_document"
 
 // errDocumentsBusy is for whom there is no turn to fetch a document.
-var errDocumentsBusy = fmt.Errorf("%w: too many client ID metadata documents are waited for", storage.ErrUnavailable)
+var errDocumentsBusy = fmt.Errorf("%w: %w: too many client ID metadata documents are waited for", storage.ErrUnavailable, &BusyError{RetryAfter: 2 * time.Second})
 
 // documents is what this replica knows of Client Identifier URLs. A client that
 // somebody has allowed has a row of its own, made from its document, which is

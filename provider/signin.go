@@ -37,7 +37,7 @@ func (e *ThrottledError) Error() string {
 // BusyError says that too many passwords are being checked at once.
 type BusyError struct{ RetryAfter time.Duration }
 
-func (e *BusyError) Error() string { return "too many sign-ins at once" }
+func (e *BusyError) Error() string { return "too much at once" }
 
 // SignedIn is a person in a browser, as of the request.
 type SignedIn struct {

@@ -749,6 +749,9 @@ func TestClientIDMetadataDocumentsOfOneAddress(t *testing.T) {
 		if status := ask(address(2), 50); status != http.StatusSeeOther {
 			t.Errorf("for another address: %d", status)
 		}
+		if log := s.log.String(); !strings.Contains(log, "too many client ID metadata documents") || strings.Contains(log, `"level":"ERROR"`) {
+			t.Errorf("what a stranger causes is an error in the log, or not there: %s", log)
+		}
 	})
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"log/slog"
 	"net/http"
 	"strconv"
 	"strings"
@@ -83,7 +84,11 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, a *provider.Auth
 	view := templates.ErrorView{Page: s.flowView(w, r, a)}
 	status := s.explain(w, &view, err)
 	if status >= http.StatusInternalServerError {
-		s.log.ErrorContext(r.Context(), "page failed", "request_id", view.RequestID, "path", r.URL.Path, "cause", err.Error())
+		level := slog.LevelError
+		if busy := (*provider.BusyError)(nil); errors.As(err, &busy) {
+			level = slog.LevelInfo // a limit held; nothing is wrong here
+		}
+		s.log.Log(r.Context(), level, "page failed", "request_id", view.RequestID, "path", r.URL.Path, "cause", err.Error())
 	}
 	s.page(w, r, status, content{body: templates.Error(view)})
 }
