@@ -117,7 +117,51 @@ func oidcRegistrationChecks() []Check {
 			}},
 		{"oidc-registration-subject-type", spec, "§2", "a subject_type that the metadata does not offer is refused, or another one registered", []Need{registration()},
 			neverRegistered("subject_type", "no-such-type")},
+		{"oidc-pairwise", oidcCore, "§8.1", "with pairwise subjects, clients of one host know a person by one sub, which is not their public one", with(who, pairwise()),
+			func(ctx context.Context, e *Env) error {
+				public, err := e.idToken(ctx)
+				if err != nil {
+					return err
+				}
+				first, err := e.pairwiseSubject(ctx)
+				if err != nil {
+					return err
+				}
+				second, err := e.pairwiseSubject(ctx)
+				if err != nil {
+					return err
+				}
+				if first == public.claims["sub"] {
+					return unexpected("sub", first, plain("another than the public one"))
+				}
+				if first != second {
+					return unexpected("sub", second, first)
+				}
+				return nil
+			}},
+		{"oidc-pairwise-hosts", oidcCore, "§8.1", "pairwise subjects for redirect URIs of two hosts need a sector_identifier_uri", []Need{registration(), pairwise()},
+			notRegistrable(member("subject_type", "pairwise"), member("redirect_uris", []string{"https://app.example/cb", "https://other.example/cb"}))},
+		{"oidc-sector-https", spec, "§5", "a sector_identifier_uri without https is refused", []Need{registration(), pairwise()},
+			notRegistrable(member("subject_type", "pairwise"), member("sector_identifier_uri", "http://app.example/sector"))},
 	}
+}
+
+func pairwise() Need {
+	return Need{"pairwise in subject_types_supported", func(e *Env) bool { return e.supports("subject_types_supported", "pairwise") }}
+}
+
+// pairwiseSubject is what a new client with pairwise subjects calls the person.
+func (e *Env) pairwiseSubject(ctx context.Context) (sub any, err error) {
+	err = registering(func(ctx context.Context, e *Env, r *registered) error {
+		t, err := e.tokensOf(ctx, r)
+		if err != nil {
+			return err
+		}
+		id, err := t.idToken()
+		sub = id.claims["sub"]
+		return err
+	}, member("subject_type", "pairwise"))(ctx, e)
+	return sub, err
 }
 
 // tokensOf signs the person in to a client that has just registered.

@@ -251,6 +251,12 @@ func ofRegistration() []Breakage {
 		{"oidc-registration-auth-time", "does not say when the person signed in", forgingID(func(_ *Proxy, _ *call, _, claims map[string]any) { delete(claims, "auth_time") })},
 		{"oidc-registration-max-age", "does not keep default_max_age", stated(without("default_max_age"))},
 		{"oidc-registration-initiate-login", "registers an address without https", enrolling(there("initiate_login_uri"))},
+		{"oidc-pairwise", "calls people the same everywhere", stated(with("subject_type", "public"))},
+		{"oidc-pairwise-hosts", "guesses the sector of two hosts", enrolling(func(m map[string]any) bool {
+			list, _ := m["redirect_uris"].([]any)
+			return len(list) == 2
+		})},
+		{"oidc-sector-https", "asks a sector without https", enrolling(there("sector_identifier_uri"))},
 		{"oidc-registration-subject-type", "registers an unknown subject type", enrolling(there("subject_type"))},
 	}
 }
