@@ -43,7 +43,8 @@
 //  5. Approve, or Next when there is nothing to ask, runs fosite's
 //     NewAuthorizeResponse, whose handler in grant_code.go writes consent and
 //     grant in one transaction. The grant's id is the flow's, so the same
-//     approval twice makes one grant. Its code (code.go) goes back to the app.
+//     approval twice makes one grant. What the app calls the person is settled
+//     there (pairwise.go). Its code (code.go) goes back to the app.
 //  6. The app sends the code to POST /token. The handler in grant_code.go reads
 //     the truth about the grant and its person (person.go), asks the gate, signs
 //     access token and ID token (idtoken.go), and then redeems the code with one

@@ -81,7 +81,7 @@ func sectorSite(t *testing.T) (base string, fetches *atomic.Int64, outbound *Out
 func TestSectorIdentifierURI(t *testing.T) {
 	onBothHouses(t, nil, func(t *testing.T, h *house) {
 		base, fetches, outbound := sectorSite(t)
-		h.admin.fetch, h.p.public, h.p.registration.Mode = outbound.Get, outbound, RegistrationOpen
+		h.admin.fetch, h.p.outbound, h.p.public, h.p.registration.Mode = outbound.Get, outbound, outbound, RegistrationOpen
 		both := []string{"https://a.example/cb", "https://b.example/cb"}
 		create := func(id, uri string, redirects []string) (storage.Client, error) {
 			c := DefaultClient()

@@ -259,6 +259,10 @@ func TestSubjectsChange(t *testing.T) {
 			}
 			if !step.same {
 				a.refresh(before).isRefusal(t, 400, "invalid_grant")
+				_, claims := decode(t, before.member("access_token"))
+				if g, err := s.store.Grant(t.Context(), claims["grant_id"].(string)); err != nil || g.RevokedAt.IsZero() { // status lists go by that
+					t.Errorf("%s: the grant is not revoked: %v", step.name, err)
+				}
 			}
 			if step.name == "another host" {
 				a.uri = "https://moved.example/cb"
@@ -404,5 +408,37 @@ func TestPairwiseSubjectsAreBounded(t *testing.T) {
 			t.Errorf("refused for %q", refused)
 		}
 		club.grant(s.browser(), bob, "openid")
+	})
+}
+
+// A client that nobody registered has its sector by its redirect URIs alone:
+// what it says of itself is not enough to share that of others.
+func TestPairwiseMetadataDocument(t *testing.T) {
+	onBoth(t, publishing(), func(t *testing.T, s *site) {
+		s.people()
+		shop := s.app("shop-2", "https://shop.example/2", pairwise)
+		b := s.browser()
+		sub, _ := called(t, shop.grant(b, ada, "openid"))
+		its := publish(t, "subject_type", "pairwise")
+		b.open(authorize("client_id", its.id, "scope", "openid"))
+		r := its.redeems(s, b.press("allow").answered(callback).Get("code"))
+		if got, _ := called(t, r); got != sub {
+			t.Errorf("on the same host it calls her %s, not %s", got, sub)
+		}
+		for name, alter := range map[string][]any{
+			"another's sector": {"subject_type", "pairwise", "sector_identifier_uri", "https://shop.example/sector"},
+			"several hosts":    {"subject_type", "pairwise", "redirect_uris", []string{callback, "https://other.example/cb"}},
+			"a device":         {"subject_type", "pairwise", "redirect_uris", []string{"http://127.0.0.1/cb"}},
+		} {
+			refused := publish(t, alter...)
+			if b.open(authorize("client_id", refused.id, "scope", "openid")); b.left != nil || b.status != http.StatusBadRequest {
+				t.Errorf("%s: %d at %s, left for %v", name, b.status, b.at, b.left)
+			}
+		}
+		public := publish(t, "sector_identifier_uri", "https://nobody.example/sector")
+		b.open(authorize("client_id", public.id, "scope", "openid"))
+		if got, _ := called(t, public.redeems(s, b.press("allow").answered(callback).Get("code"))); strings.HasPrefix(got, "_") {
+			t.Errorf("public, and yet %s", got)
+		}
 	})
 }

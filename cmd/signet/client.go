@@ -411,7 +411,7 @@ func (c *clientUpdate) Run(ctx context.Context, a *app) error {
 	alter := func(row *storage.Client) { c.apply(row, jwks) }
 	after := before
 	if alter(&after); provider.ChangesSubjects(before, after) {
-		err := a.confirm(ctx, c.Yes, "signet client update", fmt.Sprintf("By this %s knows everybody by another sub and takes them for strangers. Its tokens from before are refused, and people have to sign in again.", c.ID))
+		err := a.confirm(ctx, c.Yes, "signet client update", fmt.Sprintf("By this the app %s gets another sub for everybody, and takes them for strangers. Its tokens from before are refused, and people have to sign in again.", c.ID))
 		if err != nil {
 			return err
 		}

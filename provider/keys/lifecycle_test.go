@@ -763,6 +763,10 @@ func TestRewrap(t *testing.T) {
 		if !after.VerifyMAC(PurposeGrant, id, testClaims, mac[:]) {
 			t.Error("another key than before")
 		}
+		wasID, was := before.MAC(PurposePairwise, testClaims)
+		if isID, is := after.MAC(PurposePairwise, testClaims); isID != wasID || is != was {
+			t.Error("people have other pairwise subs")
+		}
 		if err := ensure(t, store, &Sealer{Primary: old}, now, ES256); !errors.Is(err, ErrWrongKEK) {
 			t.Errorf("the old one is still accepted: %v", err)
 		}
