@@ -283,6 +283,11 @@ func (g *grown) noScans(t *testing.T) {
 	}
 	r := newRecorder(t, g.s.db)
 	newSite(t, r, options{beside: g.s}).exercise(t, g.secret)
+	for _, find := range []func(context.Context, string) (string, error){r.PairwiseUser, r.PairwiseSession} {
+		if _, err := find(t.Context(), "_nobody"); !errors.Is(err, storage.ErrNotFound) {
+			t.Error(err)
+		}
+	}
 	statements := r.statements()
 	for _, table := range growing {
 		if !slices.ContainsFunc(slices.Collect(maps.Keys(statements)), func(q string) bool { return strings.Contains(q, table) }) {
