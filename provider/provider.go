@@ -67,7 +67,7 @@ type Provider struct {
 	throttle *throttle
 	pushes   *throttle // pushed requests of who may be anybody
 	fetches  *throttle // of request objects
-	readings *throttle // of client ID metadata documents
+	readings *throttle // of what strangers have fetched: metadata documents, sectors
 
 	registration  Registration
 	registrar     *Admin // who acts for clients that register themselves

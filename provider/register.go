@@ -287,7 +287,11 @@ func (p *Provider) register(w http.ResponseWriter, r *http.Request) (registered,
 	if err != nil {
 		return registered{}, err
 	}
-	if err := p.admitFetch(r, "", doc); err != nil {
+	limit := p.readings // for strangers, who have not been counted yet
+	if bearer != "" {
+		limit = p.fetches
+	}
+	if err := p.admitFetch(limit, r, "", doc); err != nil {
 		return registered{}, err
 	}
 	token, hash := newBearer(registrationTokenPrefix)
@@ -490,7 +494,7 @@ func (p *Provider) replace(ctx context.Context, w http.ResponseWriter, r *http.R
 	if p.registrations.failed(c.ID, r.RemoteAddr, p.now()) {
 		return registered{}, tooMany("registrations")
 	}
-	if err := p.admitFetch(r, c.ID, doc); err != nil {
+	if err := p.admitFetch(p.fetches, r, c.ID, doc); err != nil {
 		return registered{}, err
 	}
 	if err := p.registry.catchUp(ctx); err != nil {
@@ -534,9 +538,9 @@ func (p *Provider) replace(ctx context.Context, w http.ResponseWriter, r *http.R
 	return p.newRegistered(updated, secret, token), nil
 }
 
-// admitFetch bounds how often strangers make this server fetch something.
-func (p *Provider) admitFetch(r *http.Request, clientID string, doc clientDocument) error {
-	if doc.SectorIdentifierURI != "" && p.fetches.failed(clientID, r.RemoteAddr, p.now()) {
+// admitFetch bounds how often clients make this server fetch something.
+func (p *Provider) admitFetch(limit *throttle, r *http.Request, clientID string, doc clientDocument) error {
+	if doc.SectorIdentifierURI != "" && limit.failed(clientID, r.RemoteAddr, p.now()) {
 		return tooMany("registrations")
 	}
 	return nil

@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/signet-oidc/signet/provider"
 	"github.com/signet-oidc/signet/storage"
@@ -439,6 +440,26 @@ func TestPairwiseMetadataDocument(t *testing.T) {
 		b.open(authorize("client_id", public.id, "scope", "openid"))
 		if got, _ := called(t, public.redeems(s, b.press("allow").answered(callback).Get("code"))); strings.HasPrefix(got, "_") {
 			t.Errorf("public, and yet %s", got)
+		}
+	})
+}
+
+// N6: who registers without being let in has twenty sector_identifier_uris
+// fetched, and one every two seconds after that, whatever becomes of it.
+func TestSectorsOfStrangersAreFew(t *testing.T) {
+	onBoth(t, open(), func(t *testing.T, s *site) {
+		fetched := 0
+		for i := range 50 { // in ten seconds
+			s.clock.set(time.Duration(i) * 200 * time.Millisecond)
+			a := s.registration(http.MethodPost, "/register", "", spa("sector_identifier_uri", "https://127.0.0.1/sector.json"))
+			if a.status == 400 && strings.Contains(a.body, "nothing that can be fetched") {
+				fetched++
+			} else if a.status != http.StatusTooManyRequests {
+				t.Fatalf("%d %s", a.status, a.body)
+			}
+		}
+		if fetched < 20 || fetched > 30 {
+			t.Errorf("tried %d times", fetched)
 		}
 	})
 }
