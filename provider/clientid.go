@@ -149,19 +149,21 @@ func (p *Provider) readDocument(ctx context.Context, id string, body []byte) (*c
 		tidyClient(&c)
 		err = checkClient(ctx, p.store, c)
 	}
-	var faults *InvalidError
-	if errors.As(err, &faults) {
-		err = metadataError(err)
-	}
-	var ours *Error
-	if errors.As(err, &ours) && ours.Status == http.StatusBadRequest {
-		return nil, &documentError{"The metadata document at this client_id cannot be used: " + ours.Description, nil}
-	}
 	if err != nil {
-		return nil, err
+		return nil, unusable(err)
 	}
 	c.AuthMethod = method
 	return newClient(c), nil
+}
+
+// unusable makes what is wrong with a document the reason why there is no client;
+// other errors it leaves as they are.
+func unusable(err error) error {
+	var ours *Error
+	if errors.As(metadataError(err), &ours) && ours.Status == http.StatusBadRequest {
+		return &documentError{"The metadata document at this client_id cannot be used: " + ours.Description, nil}
+	}
+	return err
 }
 
 // parseDocument reads the metadata in the document at id. method is how the

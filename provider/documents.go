@@ -248,7 +248,10 @@ func (p *Provider) refreshDocument(ctx context.Context, known, c *client, fresh 
 			*row = fresh
 			return nil
 		})
+		var faults *InvalidError
 		switch {
+		case errors.As(err, &faults): // a scope that it names is gone
+			return nil, unusable(err)
 		case errors.Is(err, errSettled), errors.Is(err, storage.ErrNotFound):
 			return nil, fmt.Errorf("%w: client %q was changed meanwhile", storage.ErrUnavailable, known.ID)
 		case err != nil:
@@ -332,7 +335,7 @@ func (p *Provider) adopt(ctx context.Context, c *client) error {
 	case errors.Is(err, storage.ErrExists): // somebody else allowed it first
 		return nil
 	case errors.As(err, &faults): // a scope that it names is gone
-		return unknownClient(&documentError{"The metadata document at this client_id cannot be used any more; begin again.", err})
+		return unknownClient(unusable(err))
 	}
 	return err
 }

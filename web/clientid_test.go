@@ -801,3 +801,17 @@ func TestClientIDMetadataDocumentsAllowedFromOneAddress(t *testing.T) {
 		}
 	}
 }
+
+// An app by its URL may have pairwise subjects, for the host of its redirect URIs.
+func TestClientIDMetadataDocumentPairwise(t *testing.T) {
+	onBoth(t, publishing(), func(t *testing.T, s *site) {
+		s.people()
+		_, claims := decode(t, publish(t, "subject_type", "pairwise").allowed(s).member("id_token"))
+		if sub, _ := claims["sub"].(string); !strings.HasPrefix(sub, "_") {
+			t.Errorf("sub %q", sub)
+		}
+		if page := s.refused(publish(t, "subject_type", "pairwise", "sector_identifier_uri", "https://shop.example/sector").id); !strings.Contains(page, "sector_identifier_uri") {
+			t.Errorf("the page does not say why: %s", page)
+		}
+	})
+}
