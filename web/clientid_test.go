@@ -653,19 +653,21 @@ func TestClientIDMetadataDocumentFlood(t *testing.T) {
 	flood := publish(t)
 	flood.answers(http.NotFound)
 	began, next := time.Now(), atomic.Int64{}
-	ask := func(id string) int {
+	ask := func(id string, from int64) int {
+		req := httptest.NewRequest(http.MethodGet, authorize("client_id", id), nil)
+		req.RemoteAddr = address(int(from)) + ":1" // each its own: it is not they who are held back here
 		w := httptest.NewRecorder()
-		s.public.ServeHTTP(w, httptest.NewRequest(http.MethodGet, authorize("client_id", id), nil))
+		s.public.ServeHTTP(w, req)
 		return w.Code
 	}
 	for range 16 {
 		wg.Go(func() {
 			for n := next.Add(1); n <= 10_000; n = next.Add(1) {
-				if status := ask(flood.id + strconv.FormatInt(n, 10)); status != 400 && status != 503 {
+				if status := ask(flood.id+strconv.FormatInt(n, 10), n); status != 400 && status != 503 {
 					t.Errorf("%d", status)
 				}
 				if n%1000 == 0 { // they are among what is remembered
-					if a, b := ask(known.id), ask(stranger.id); a != http.StatusSeeOther || b != http.StatusSeeOther {
+					if a, b := ask(known.id, 0), ask(stranger.id, 0); a != http.StatusSeeOther || b != http.StatusSeeOther {
 						t.Errorf("in the flood: the known app %d, one that was fetched before %d", a, b)
 					}
 				}
@@ -683,7 +685,8 @@ func TestClientIDMetadataDocumentFlood(t *testing.T) {
 	for range 16 {
 		wg.Go(func() {
 			for told := false; !over.Load(); {
-				if status := ask(flood.id + strconv.FormatInt(next.Add(1), 10)); status == 503 && !told {
+				n := next.Add(1)
+				if status := ask(flood.id+strconv.FormatInt(n, 10), n); status == 503 && !told {
 					told = true
 					full <- struct{}{}
 				}
@@ -691,7 +694,7 @@ func TestClientIDMetadataDocumentFlood(t *testing.T) {
 		})
 	}
 	<-full
-	if status := ask(known.id); status != http.StatusSeeOther || known.fetches.Load() != 2 {
+	if status := ask(known.id, 0); status != http.StatusSeeOther || known.fetches.Load() != 2 {
 		t.Errorf("the known app, looked at again: %d, fetched %d times", status, known.fetches.Load())
 	}
 	over.Store(true)
