@@ -144,7 +144,7 @@ func (p *Provider) writeError(w http.ResponseWriter, r *http.Request, err error)
 		h.Set("Retry-After", "30")
 	}
 	level := slog.LevelInfo
-	if e.Status >= http.StatusInternalServerError {
+	if busy := (*BusyError)(nil); e.Status >= http.StatusInternalServerError && !errors.As(err, &busy) { // a limit that held is no fault
 		level = slog.LevelError
 	}
 	p.log.LogAttrs(r.Context(), level, "request refused",

@@ -120,7 +120,7 @@ func (p *Provider) Introspect(w http.ResponseWriter, r *http.Request) {
 }
 
 func (p *Provider) introspect(w http.ResponseWriter, r *http.Request) error {
-	ctx := r.Context()
+	ctx := withRequest(w, r)
 	if err := readForm(w, r); err != nil {
 		return err
 	}

@@ -19,7 +19,7 @@ func (p *Provider) Revoke(w http.ResponseWriter, r *http.Request) {
 }
 
 func (p *Provider) revoke(w http.ResponseWriter, r *http.Request) error {
-	ctx := r.Context()
+	ctx := withRequest(w, r)
 	if err := readForm(w, r); err != nil {
 		return err
 	}
@@ -36,7 +36,7 @@ func (p *Provider) revoke(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if refresh, err := readGrantToken(v.ring, prefixRefresh, token); err == nil {
-		return p.revokeRefresh(withRequest(w, r), w, authenticated.GetID(), refresh)
+		return p.revokeRefresh(ctx, w, authenticated.GetID(), refresh)
 	}
 	t, err := p.readToken(v, token)
 	if errors.Is(err, errNotIssued) || err == nil && t.clientID != authenticated.GetID() {
@@ -46,7 +46,7 @@ func (p *Provider) revoke(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if err := p.revokeToken(withRequest(w, r), t); err != nil {
+	if err := p.revokeToken(ctx, t); err != nil {
 		return err
 	}
 	p.metrics.revocations.Inc()

@@ -731,26 +731,33 @@ func TestClientIDMetadataDocumentsOfOneAddress(t *testing.T) {
 	o.proxies = trusted()
 	onBoth(t, o, func(t *testing.T, s *site) {
 		id := publish(t).many()
-		ask := func(at string, i int) int {
-			s.clock.set(time.Duration(i) * 200 * time.Millisecond) // each has its turn
-			req := httptest.NewRequest(http.MethodGet, authorize("client_id", id(i)), nil)
-			req.RemoteAddr = "127.0.0.1:1"
-			req.Header.Set("X-Forwarded-For", at)
-			w := httptest.NewRecorder()
-			s.public.ServeHTTP(w, req)
-			return w.Code
-		}
-		fetched := 0
-		for i := range 50 { // in ten seconds
-			if ask(address(1), i) == http.StatusSeeOther {
-				fetched++
+		for n, path := range []string{"/authorize", "/par", "/revoke"} {
+			ask := func(at, i int) int {
+				i += 100 * n
+				s.clock.set(time.Duration(i) * 200 * time.Millisecond) // each has its turn
+				form := request("client_id", id(i), "token", "sgr_x")
+				req := httptest.NewRequest(http.MethodPost, path, strings.NewReader(form.Encode()))
+				req.RemoteAddr = "127.0.0.1:1"
+				req.Header.Set("X-Forwarded-For", address(10*n+at))
+				req.Header.Set("Content-Type", formType)
+				w := httptest.NewRecorder()
+				s.public.ServeHTTP(w, req)
+				return w.Code
 			}
-		}
-		if fetched < 20 || fetched > 26 {
-			t.Errorf("fetched %d documents for one address", fetched)
-		}
-		if status := ask(address(2), 50); status != http.StatusSeeOther {
-			t.Errorf("for another address: %d", status)
+			fetched := 0
+			for i := range 50 { // in ten seconds
+				if ask(1, i) < 400 {
+					fetched++
+				}
+			}
+			if fetched < 20 || fetched > 26 {
+				t.Errorf("%s: fetched %d documents for one address", path, fetched)
+			}
+			for i := range 5 {
+				if status := ask(2, 50+i); status >= 400 {
+					t.Errorf("%s: for another address: %d", path, status)
+				}
+			}
 		}
 		if log := s.log.String(); !strings.Contains(log, "too many client ID metadata documents") || strings.Contains(log, `"level":"ERROR"`) {
 			t.Errorf("what a stranger causes is an error in the log, or not there: %s", log)
