@@ -184,6 +184,10 @@ func TestSectorIdentifierURI(t *testing.T) {
 				t.Errorf("%s is taken", what)
 			}
 		}
+		before = fetches.Load()
+		if err := change(func(c *storage.Client) { c.Name, c.RedirectURIs = "", append(c.RedirectURIs, "com.example.app:/cb") }); err == nil || fetches.Load() != before {
+			t.Errorf("a change with a fault: %v, %d fetches", err, fetches.Load()-before)
+		}
 		// Who comes second does not register what the first one's document was read for.
 		m := &meanwhile{Store: h.store}
 		second := NewAdmin(AdminConfig{Store: m, Policy: h.p.policy, Now: h.now, Actor: "operator", Issuer: houseIssuer, Fetch: outbound.Get})
