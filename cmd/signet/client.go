@@ -44,6 +44,7 @@ type clientJSON struct {
 	JWKSURI               string          `json:"jwks_uri,omitempty"`
 	Roles                 []string        `json:"roles"`
 	Enabled               bool            `json:"enabled"`
+	Origin                string          `json:"origin"` // who registered it: operator, registration or metadata-document
 	*signInJSON                           // nil for a client that signs nobody in
 	provider.ClientExtra
 	Secrets   []secretJSON `json:"secrets"`
@@ -79,7 +80,7 @@ func viewClient(c storage.Client) clientJSON {
 		ClientID: c.ID, ClientName: c.Name,
 		GrantTypes: orEmpty(c.GrantTypes), ResponseTypes: []string{}, AuthMethod: c.AuthMethod,
 		Scope: words(sorted(c.Scopes)), JWKSURI: c.JWKSURI, Roles: orEmpty(c.Roles),
-		Enabled: c.Enabled, Secrets: []secretJSON{}, ClientExtra: provider.ReadClientExtra(c),
+		Enabled: c.Enabled, Origin: c.Origin, Secrets: []secretJSON{}, ClientExtra: provider.ReadClientExtra(c),
 		CreatedAt: instant(c.CreatedAt), UpdatedAt: instant(c.UpdatedAt),
 	}
 	if c.JWKS != "" {
@@ -118,6 +119,12 @@ func describeClient(w io.Writer, v clientJSON) {
 	}
 	field(w, "name", v.ClientName)
 	field(w, "state", mark(v.Enabled, "enabled", "disabled"))
+	switch v.Origin {
+	case "registration":
+		field(w, "origin", "registered itself")
+	case "metadata-document":
+		field(w, "origin", "known by its metadata document")
+	}
 	field(w, "grants", words(v.GrantTypes))
 	field(w, "authenticates with", v.AuthMethod)
 	field(w, "scope", v.Scope)
