@@ -84,10 +84,19 @@ func DB(path string) (*sql.DB, error) {
 		return nil, fmt.Errorf("%w: %w", storage.ErrUnavailable, err)
 	}
 	db, err := pool(path, false)
-	if err == nil {
-		db.SetMaxOpenConns(1)
+	if err != nil {
+		return nil, err
 	}
-	return db, err
+	db.SetMaxOpenConns(1)
+	// Two commands that make the file at the same time are in each other's way.
+	c, err := connect(db)
+	if err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	if err := c.Close(); err != nil { // back to the pool
+		return nil, errors.Join(classify(err), db.Close())
+	}
+	return db, nil
 }
 
 // Unavailable wraps err in storage.ErrUnavailable when that is what it means.
