@@ -149,8 +149,17 @@ type Redirect struct {
 	URL    string // the redirect URI
 	Mode   string
 	Params url.Values
+	// Stranger says that nobody here vouches for where it leads, and that the
+	// person may be asked. Only who is signed in is sent there, or any link would
+	// send anybody anywhere by way of this server (RFC 9700 §4.11.2).
+	Stranger bool
 
 	clientID string
+}
+
+// Page returns the error answer as a page says it, which sends nobody anywhere.
+func (r *Redirect) Page() *PageError {
+	return badRequest(r.Params.Get("error") + ": " + r.Params.Get("error_description"))
 }
 
 func (r *Redirect) Error() string {
@@ -185,7 +194,15 @@ func (p *Provider) refuse(redirectURI, mode string, form url.Values, code, descr
 }
 
 func (a *Authorization) refuse(p *Provider, code, description string) *Redirect {
-	return p.refuse(a.request.redirectURI, a.request.mode, a.form, code, description)
+	r := p.refuse(a.request.redirectURI, a.request.mode, a.form, code, description)
+	r.Stranger = leadsAnywhere(a.request.client, a.form)
+	return r
+}
+
+// leadsAnywhere says whether an error answer leads to a place that a stranger
+// chose. Silent requests are left out: they want no page (OIDC Core §3.1.2.1).
+func leadsAnywhere(c *client, form url.Values) bool {
+	return c.Origin != originOperator && !slices.Contains(strings.Fields(form.Get("prompt")), "none")
 }
 
 // authorizeParameters are those that count; others are ignored (RFC 6749 §3.1)

@@ -59,6 +59,7 @@ func (p *Provider) BeginLogout(ctx context.Context, r *http.Request) (*LogoutReq
 	if err != nil {
 		return nil, err
 	}
+	hinted := false
 	l := &LogoutRequest{begunAt: p.now(), uiLocales: readLocales(form.Get("ui_locales"))}
 	clientID := form.Get("client_id")
 	if given := form.Get("id_token_hint"); given != "" {
@@ -67,7 +68,7 @@ func (p *Provider) BeginLogout(ctx context.Context, r *http.Request) (*LogoutReq
 			if clientID != "" && clientID != h.clientID {
 				return l, nil
 			}
-			clientID, l.subject, l.sessionID = h.clientID, h.subject, h.sessionID
+			clientID, l.subject, l.sessionID, hinted = h.clientID, h.subject, h.sessionID, true
 			if err := p.unmask(ctx, l); err != nil {
 				return nil, err
 			}
@@ -84,7 +85,10 @@ func (p *Provider) BeginLogout(ctx context.Context, r *http.Request) (*LogoutReq
 		return nil, err
 	}
 	l.clientName = c.Name
-	if uri := form.Get("post_logout_redirect_uri"); slices.Contains(c.PostLogoutRedirectURIs, uri) { // exactly (§3.1)
+	// A stranger has to show that it signed somebody in: its word alone does not
+	// make the place legitimate (RP-Initiated Logout §3).
+	vouched := hinted || c.Origin == originOperator
+	if uri := form.Get("post_logout_redirect_uri"); vouched && slices.Contains(c.PostLogoutRedirectURIs, uri) { // exactly (§3.1)
 		l.redirectURI, l.state, l.hasState = uri, form.Get("state"), form.Has("state")
 	}
 	return l, nil

@@ -43,7 +43,9 @@ func (p *Provider) unpack(ctx context.Context, a *Authorization) error {
 			return badRequest(e.Description)
 		}
 		mode, _ := readMode(form.Get("response_mode"))
-		return p.refuse(form.Get("redirect_uri"), mode, form, e.Code, e.Description)
+		r := p.refuse(form.Get("redirect_uri"), mode, form, e.Code, e.Description)
+		r.Stranger = leadsAnywhere(c, form)
+		return r
 	}
 	object, err := p.requestObject(ctx, c, form)
 	if err == nil && object != "" {

@@ -1,6 +1,8 @@
 package web
 
 import (
+	"cmp"
+	"errors"
 	"maps"
 	"net/http"
 	"net/url"
@@ -14,7 +16,7 @@ import (
 func (s *Server) authorize(w http.ResponseWriter, r *http.Request) {
 	a, err := s.begin(r)
 	if err != nil {
-		s.refuse(w, r, a, err)
+		s.refuse(w, r, a, s.held(r, err))
 		return
 	}
 	if r.Method == http.MethodPost {
@@ -34,6 +36,18 @@ func (s *Server) authorize(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.proceed(w, r, a, who)
+}
+
+// held keeps an error answer to a stranger from leaving when nobody is signed in.
+func (s *Server) held(r *http.Request, err error) error {
+	var redirect *provider.Redirect
+	if !errors.As(err, &redirect) || !redirect.Stranger {
+		return err
+	}
+	if who, failed := s.visitor(r); failed != nil || who == nil {
+		return cmp.Or(failed, error(redirect.Page()))
+	}
+	return err
 }
 
 // begin reads an authorization request, or what a POST has made of one.

@@ -105,7 +105,7 @@ func TestDocumentNamesItsScopes(t *testing.T) {
 		s.people()
 		app := publish(t, "scope", "orders:read")
 		b := s.browser()
-		if got := b.open(authorize("client_id", app.id, "scope", "orders:read orders:write")).answered(callback).Get("error"); got != "invalid_scope" {
+		if got := b.open(authorize("client_id", app.id, "scope", "orders:read orders:write", "prompt", "none")).answered(callback).Get("error"); got != "invalid_scope" {
 			t.Errorf("error %q", got)
 		}
 		b.open(authorize("client_id", app.id, "scope", "orders:read")).isPage(200, "/login")
@@ -291,7 +291,7 @@ func TestStrangersFetchNothingPrivate(t *testing.T) {
 			if a := s.form("/par", "", "", assertion); a.status != http.StatusServiceUnavailable {
 				t.Errorf("jwks_uri %s: %d %s", where, a.status, a.body)
 			}
-			if a := s.get(authorize("client_id", id, "request_uri", where)); a.status != http.StatusSeeOther || !strings.Contains(a.header.Get("Location"), "error=invalid_request_uri") {
+			if a := s.get(authorize("client_id", id, "request_uri", where, "prompt", "none")); a.status != http.StatusSeeOther || !strings.Contains(a.header.Get("Location"), "error=invalid_request_uri") {
 				t.Errorf("request_uri %s: %d %s", where, a.status, a.header.Get("Location"))
 			}
 		}
@@ -382,7 +382,7 @@ func TestClientIDMetadataDocumentIsAStranger(t *testing.T) {
 		app := publish(t)
 		refusal := func(id string, parameters ...string) string {
 			t.Helper()
-			a := s.get(authorize(append([]string{"client_id", id}, parameters...)...))
+			a := s.get(authorize(append([]string{"client_id", id, "prompt", "none"}, parameters...)...))
 			u, err := url.Parse(a.header.Get("Location"))
 			if err != nil || !strings.HasPrefix(u.String(), callback) {
 				t.Fatalf("%d %s", a.status, a.body)

@@ -756,3 +756,39 @@ func TestRegistrationTokensAtRest(t *testing.T) {
 		}
 	})
 }
+
+// A request with a fault, or a logout, sends nobody to where a stranger says:
+// whoever sees a link to this server could be sent anywhere (RFC 9700 §4.11.2,
+// RP-Initiated Logout §3).
+func TestStrangersSendNobodyAnywhere(t *testing.T) {
+	o := publishing()
+	o.register.Mode = provider.RegistrationOpen
+	onBoth(t, o, func(t *testing.T, s *site) {
+		s.people()
+		anywhere := s.registers(spa("post_logout_redirect_uris", []string{callback})).member("client_id")
+		document := publish(t, "post_logout_redirect_uris", []string{callback})
+		for _, id := range []string{anywhere, document.id} {
+			for name, address := range map[string]string{
+				"a fault":            authorize("client_id", id, "response_type", "token"),
+				"a scope":            authorize("client_id", id, "scope", "nothing"),
+				"a request object":   authorize("client_id", id, "request", "x"),
+				"pushed it is not":   authorize("client_id", id, "request_uri", "https://app.example/r"),
+				"a fault, by form":   authorize("client_id", id, "response_type", "token", "response_mode", "form_post"),
+				"a logout, to there": "/logout?" + url.Values{"client_id": {id}, "post_logout_redirect_uri": {callback}}.Encode(),
+			} {
+				if b := s.browser().open(address); b.left != nil || strings.Contains(b.body, callback) {
+					t.Errorf("%s of %s: left for %v: %d %s", name, id, b.left, b.status, b.body)
+				}
+			}
+			// Who is signed in, and who asks silently, is told of by the app.
+			b := s.browser()
+			if got := b.open(authorize("client_id", id, "prompt", "none")).answered(callback).Get("error"); got != "login_required" {
+				t.Errorf("silently: %q", got)
+			}
+			b.open(authorize("client_id", id, "prompt", "login", "scope", "openid")).signIn(ada, password).isPage(200, "/consent")
+			if got := b.open(authorize("client_id", id, "response_type", "token")).answered(callback).Get("error"); got != "unsupported_response_type" {
+				t.Errorf("signed in: %q", got)
+			}
+		}
+	})
+}
