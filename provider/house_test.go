@@ -115,7 +115,8 @@ func newHouse(t testing.TB, engine migrations.Engine, change func(*Policy)) *hou
 	}
 	h.admin = NewAdmin(AdminConfig{
 		Store: h.store, Ring: func(context.Context) (*keys.Ring, error) { return h.p.registry.current.Load().ring, nil },
-		Policy: policy, Now: h.now, Actor: "operator", Issuer: houseIssuer,
+		// An operator's command is never behind a server's clock, as that was measured.
+		Policy: policy, Now: func() time.Time { return h.p.clock.latest(h.now()) }, Actor: "operator", Issuer: houseIssuer,
 	})
 	ctx := t.Context()
 	must(t, func() error { _, err := h.admin.CreateRole(ctx, storage.Role{Name: "orders-admin"}); return err }())

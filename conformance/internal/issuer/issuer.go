@@ -84,7 +84,7 @@ func StartUnder(t *testing.T, path, program, database string, flags ...string) *
 		t.Fatal(err)
 	}
 	defer log.Close()
-	cmd := exec.Command(program, append([]string{"serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--drain", "1s",
+	cmd := exec.Command(program, append([]string{"serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--drain", "30s",
 		"--trusted-proxy", "127.0.0.1/32", "--outbound-allow", "127.0.0.0/8"}, flags...)...)
 	cmd.Dir, cmd.Env, cmd.Stderr = i.dir, i.env, log
 	out, err := cmd.StdoutPipe()
