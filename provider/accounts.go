@@ -69,6 +69,7 @@ type App struct {
 	Live           bool // it has access now
 	Remembered     bool // it gets access without a question; not so on the person's device
 	Offline        bool // it may go on after signing out
+	Once           bool // it cannot go on, for it gets no refresh tokens
 	Since          time.Time
 	LastUsed       time.Time
 	Groups         []ScopeGroup
@@ -105,6 +106,7 @@ func (p *Provider) Apps(ctx context.Context, s *SignedIn) ([]App, error) {
 			return nil, err
 		}
 		app := App{ClientID: id, Name: c.Name, Host: clientHost(id), FirstParty: c.FirstParty, Unverified: c.Origin != originOperator,
+			Once:       !slices.Contains(c.GrantTypes, grantRefresh),
 			Remembered: slices.ContainsFunc(c.RedirectURIs, func(uri string) bool { return !needsNative(uri) }),
 			Since:      rows[0].GrantedAt, Groups: p.scopeGroups(v.snapshot, rows[:n], nil)}
 		if c.Enabled {

@@ -121,7 +121,7 @@ func (o *Outbound) checkDial(_, address string, _ syscall.RawConn) error {
 		return nil
 	}
 	if ap.Port() != 443 {
-		return fmt.Errorf("outbound to port %d is not allowed", ap.Port())
+		return fmt.Errorf("outbound to port %d is not allowed: it is not 443 (see --outbound-allow)", ap.Port())
 	}
 	// Of IPv6, 2000::/3 is all that was ever given out (RFC 4291 §2.4).
 	if !addr.IsGlobalUnicast() || addr.IsPrivate() || addr.Is6() && addr.As16()[0]>>5 != 1 {

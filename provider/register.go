@@ -484,7 +484,7 @@ func (p *Provider) replace(ctx context.Context, w http.ResponseWriter, r *http.R
 	}
 	switch {
 	case doc.ClientID != c.ID:
-		return registered{}, invalidRequest("client_id is the one of this client (RFC 7592 section 2.2).")
+		return registered{}, invalidRequest("client_id is missing in the body, or another client's: send the one of this client (RFC 7592 section 2.2).")
 	case doc.ClientSecret != "":
 		ring := p.registry.current.Load().ring
 		if !verifyClientSecret(ring, c, doc.ClientSecret, p.now()) {

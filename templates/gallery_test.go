@@ -111,6 +111,7 @@ func samples(locale *Locale) map[string]templ.Component {
 			{Client: Client{ID: "ended", Name: "Harbour Letters", Trust: Registered}, Groups: []ScopeGroup{orders}, Since: now.Add(-9 * day), Remembered: true},
 			{Client: native.Client, Groups: []ScopeGroup{orders}, Since: now.Add(-2 * day)},
 			{Client: long, Groups: []ScopeGroup{everything, wordless}, Since: now.Add(-time.Minute), Live: true, Offline: true},
+			{Client: Client{ID: "https://small.example/client.json", Name: "Small App", Host: "small.example", Trust: Unverified}, Groups: []ScopeGroup{orders}, Since: now.Add(-time.Minute), Live: true, Remembered: true, Once: true},
 		},
 		EndSession: "/account/sessions/end", EndOthers: "/account/sessions/end-others", Withdraw: "/account/apps/withdraw",
 		Password: "/account/password", Logout: "/logout"}

@@ -328,6 +328,7 @@ type App struct {
 	Live       bool      // it has access now
 	Remembered bool      // it gets access without a question
 	Offline    bool      // it keeps its access after the person has signed out
+	Once       bool      // it cannot keep its access, for it gets no refresh tokens
 	// Open is where the app begins a sign-in by itself (OIDC Core §4), or "".
 	Open string
 }

@@ -231,7 +231,7 @@ func appViews(apps []provider.App) []templates.App {
 	for i, a := range apps {
 		views[i] = templates.App{
 			Client: templates.Client{ID: a.ClientID, Name: a.Name, Host: a.Host, Trust: trust(a.FirstParty, a.Unverified)},
-			Groups: scopeGroups(a.Groups), Since: a.Since, LastUsedAt: a.LastUsed, Live: a.Live, Remembered: a.Remembered, Offline: a.Offline, Open: a.Open,
+			Groups: scopeGroups(a.Groups), Since: a.Since, LastUsedAt: a.LastUsed, Live: a.Live, Remembered: a.Remembered, Offline: a.Offline, Once: a.Once, Open: a.Open,
 		}
 		forget(views[i].Groups) // all of it was allowed before: that is what the page is about
 	}

@@ -149,6 +149,30 @@ func TestClientIDMetadataDocument(t *testing.T) {
 		if n := app.fetches.Load(); n != 1 {
 			t.Errorf("fetched %d times", n)
 		}
+		b.open("/account").isPage(200, "/account")
+		if !strings.Contains(b.text("app-1-host"), host) || !strings.Contains(b.text("app-1"), "also when you are away") {
+			t.Errorf("account page: %s", b.body)
+		}
+	})
+}
+
+// The account page says of an app without refresh tokens what the person was
+// told when they allowed it: that it has access once.
+func TestAccessOnceOnAccountPage(t *testing.T) {
+	onBoth(t, publishing(), func(t *testing.T, s *site) {
+		s.people()
+		app := publish(t, "grant_types", []string{"authorization_code"})
+		b := s.browser()
+		b.open(authorize("client_id", app.id, "scope", "openid")).isPage(200, "/login")
+		b.signIn(ada, password).isPage(200, "/consent")
+		if !strings.Contains(b.body, "Once, for") {
+			t.Errorf("consent page: %s", b.body)
+		}
+		app.redeems(s, b.press("allow").answered(callback).Get("code"))
+		b.open("/account").isPage(200, "/account")
+		if !strings.Contains(b.text("app-1"), "the app has to ask again") {
+			t.Errorf("account page: %s", b.body)
+		}
 	})
 }
 

@@ -172,8 +172,8 @@ type clientCreate struct {
 	PostLogoutRedirectURI []string       `name:"post-logout-redirect-uri" sep:"none" placeholder:"URI" help:"Where people return to after signing out; may repeat."`
 	Scope                 []string       `sep:"none" placeholder:"SCOPE" help:"Scope it may ask for; may repeat."`
 	Role                  []string       `sep:"none" placeholder:"ROLE" help:"Role it has when it acts for itself; may repeat."`
-	JWKSFile              string         `name:"jwks-file" placeholder:"FILE" xor:"jwks" help:"Its public keys, a JWK Set, for private_key_jwt."`
-	JWKSURI               string         `name:"jwks-uri" placeholder:"URL" xor:"jwks" help:"Where its public keys are, for private_key_jwt."`
+	JWKSFile              string         `name:"jwks-file" placeholder:"FILE" xor:"jwks" help:"Its public keys, a JWK Set, for private_key_jwt and request objects."`
+	JWKSURI               string         `name:"jwks-uri" placeholder:"URL" xor:"jwks" help:"Where its public keys are, for private_key_jwt and request objects."`
 	IDTokenAlg            string         `name:"id-token-alg" default:"RS256" placeholder:"ALG" help:"RS256 (default), ES256, PS256 or EdDSA."`
 	SubjectType           string         `default:"public" placeholder:"TYPE" help:"public (default): it knows a person by the sub that other apps know as well. pairwise: by one of its own, or its sector's."`
 	SectorIdentifierURI   string         `name:"sector-identifier-uri" placeholder:"URL" help:"Where a JSON array of its redirect URIs is, and of those of the apps that share its pairwise subs: the URL's host is the sector. Without it that is the one host of the redirect URIs."`

@@ -44,7 +44,7 @@ type serveFlags struct {
 	TLSCert             string   `name:"tls-cert" placeholder:"FILE" help:"Certificate chain in PEM. Without it a proxy has to speak TLS."`
 	TLSKey              string   `name:"tls-key" placeholder:"FILE" help:"Private key of the certificate."`
 	TrustedProxy        []string `placeholder:"CIDR" help:"Address of a proxy whose X-Forwarded-For is believed, as 10.0.0.5/32; may repeat. Never the network that clients are in: whoever is trusted chooses the address that logs and limits go by."`
-	OutboundAllow       []string `placeholder:"CIDR" help:"Private network that clients' keys may be fetched from; may repeat."`
+	OutboundAllow       []string `placeholder:"CIDR" help:"Private network that may be called at what an operator registered for clients: keys, request objects, sectors, logouts; may repeat."`
 	RevocationFeedScope string   `placeholder:"SCOPE" help:"Scope an access token needs to follow the revocation feed. Without it anybody may: it holds hashes."`
 	Registration        string   `default:"off" placeholder:"MODE" help:"Who may register clients at /register (RFC 7591): off (default), token for who has an initial access token, open for anybody."`
 	RegistrationScope   []string `placeholder:"SCOPE" help:"Scope of a resource for clients which register themselves, or have a metadata document, beside those of OpenID Connect; may repeat."`
