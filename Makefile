@@ -18,12 +18,13 @@ check: ## format, vet, staticcheck, who imports whom, generated code, known vuln
 deps:
 	@.ci/deps
 
-# Those that take longest begin, so that nothing waits for them at the end.
+# Those that take longest begin, so that nothing waits for them at the end. Three
+# at a time, for two leave processors idle while they wait for servers.
 longest = ./conformance/proof ./web ./provider ./conformance/cluster ./cmd/signet
 
 test: deps check ## everything, under the race detector, on both databases
 	@go run ./storage/storagetest/pg -nosync -- \
-		go run ./.ci/gotest -race -count=1 -timeout 30m -p 2 $(longest) ./... ./.ci/gotest -- \
+		go run ./.ci/gotest -race -count=1 -timeout 30m -p 3 $(longest) ./... ./.ci/gotest -- \
 			-C .ci/deploy -count=1 -timeout 15m ./...
 
 proof: deps ## the claims about running servers, at length: 1,000 rounds of 64 at once, 500 kills
