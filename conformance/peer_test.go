@@ -65,15 +65,7 @@ func TestPeer(t *testing.T) {
 		fmt.Fprintf(&page, "| `%s` | %s | %s: %s |\n", d.ID, d.Found, d.Right, d.Why)
 	}
 	fmt.Fprintf(&page, "\n## Skipped\n\n- %s\n", strings.Join(skips, "\n- "))
-	const file = "../docs/conformance-peers.md"
-	if *update {
-		if err := os.WriteFile(file, page.Bytes(), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if written, err := os.ReadFile(file); err != nil || !bytes.Equal(written, page.Bytes()) {
-		t.Errorf("docs/conformance-peers.md is not what came of the checks (%v): go test ./conformance -run TestPeer -update", err)
-	}
+	comparePage(t, "conformance-peers.md", page.Bytes())
 }
 
 // aboutTokens are the checks of endpoints that are asked about tokens.

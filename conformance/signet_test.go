@@ -301,14 +301,20 @@ func TestSignetPassesEveryCheck(t *testing.T) {
 	if err := writeMarkdown(&page, checks(), columns...); err != nil {
 		t.Fatal(err)
 	}
-	const file = "../docs/conformance.md"
+	comparePage(t, "conformance.md", page.Bytes())
+}
+
+// comparePage holds a generated page of docs to what came of the checks.
+func comparePage(t *testing.T, name string, page []byte) {
+	t.Helper()
+	file := filepath.Join("..", "docs", name)
 	if *update {
-		if err := os.WriteFile(file, page.Bytes(), 0o644); err != nil {
+		if err := os.WriteFile(file, page, 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if written, err := os.ReadFile(file); err != nil || !bytes.Equal(written, page.Bytes()) {
-		t.Errorf("docs/conformance.md is not what came of the checks (%v): go test ./conformance -run TestSignetPassesEveryCheck -update", err)
+	if written, err := os.ReadFile(file); err != nil || !bytes.Equal(written, page) {
+		t.Errorf("docs/%s is not what came of the checks (%v): go test ./conformance -run %s -update", name, err, t.Name())
 	}
 }
 

@@ -1,6 +1,7 @@
 package provider
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -57,7 +58,7 @@ func queueLogouts(ctx context.Context, tx storage.Tx, now time.Time, userID stri
 		} else if !yes {
 			continue
 		}
-		payload, err := json.Marshal(endedSession{either(t.Subject, userID), either(t.SID, t.SessionID)})
+		payload, err := json.Marshal(endedSession{cmp.Or(t.Subject, userID), cmp.Or(t.SID, t.SessionID)})
 		if err != nil {
 			return fmt.Errorf("outbox: %w", err)
 		}

@@ -2,8 +2,8 @@ package provider
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
-	"net/url"
 	"slices"
 	"strings"
 
@@ -69,9 +69,7 @@ func (d *clientDocument) apply(c *storage.Client, offer offering) error {
 	if c.Name == "" { // optional in RFC 7591 §2; people have to see something
 		c.Name = c.ID
 		if len(d.RedirectURIs) > 0 {
-			if u, err := url.Parse(d.RedirectURIs[0]); err == nil && u.Hostname() != "" {
-				c.Name = u.Hostname()
-			}
+			c.Name = cmp.Or(hostOf(d.RedirectURIs[0]), c.ID)
 		}
 	}
 	c.RedirectURIs, c.PostLogoutRedirectURIs = d.RedirectURIs, d.PostLogoutRedirectURIs

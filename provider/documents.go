@@ -87,10 +87,15 @@ func (d *documents) remembered(id string) *client {
 	if !d.policy.on() {
 		return nil
 	}
+	return d.entry(id).client
+}
+
+// entry returns what is remembered of id, or the zero value.
+func (d *documents) entry(id string) documentEntry {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	e, _ := d.entries.get(id)
-	return e.client
+	return e
 }
 
 // once runs fetch for id, unless somebody else does at this moment or it failed
@@ -164,9 +169,7 @@ func (p *Provider) resolveClient(ctx context.Context, v view, id string, n need)
 		return nil, &documentError{"This client_id " + err.Error() + ".", nil}
 	}
 	now := p.now()
-	p.documents.mu.Lock()
-	e, _ := p.documents.entries.get(id)
-	p.documents.mu.Unlock()
+	e := p.documents.entry(id)
 	if now.Before(e.fresh) && (c != nil || e.client != nil) {
 		if c == nil {
 			return e.client, nil
@@ -243,8 +246,7 @@ func (p *Provider) refreshDocument(ctx context.Context, known, c *client, fresh 
 				return errSettled
 			}
 			fresh := c.Client
-			// What only an operator says stays as it is.
-			fresh.Roles, fresh.RefreshWindow, fresh.ClaimsInIDToken, fresh.AssertionAudTokenURL = row.Roles, row.RefreshWindow, row.ClaimsInIDToken, row.AssertionAudTokenURL
+			keepOperators(&fresh, *row)
 			*row = fresh
 			return nil
 		})
@@ -310,10 +312,7 @@ func documentHash(id string) []byte {
 // uses it any more.
 func (p *Provider) adopt(ctx context.Context, c *client) error {
 	now, counted := p.now(), false
-	p.documents.mu.Lock()
-	e, _ := p.documents.entries.get(c.ID)
-	p.documents.mu.Unlock()
-	fresh := later(e.fresh, now)
+	fresh := later(p.documents.entry(c.ID).fresh, now)
 	_, _, err := p.librarian.createClient(ctx, c.Client, func(ctx context.Context, tx change) error {
 		if !counted { // a transaction may run twice
 			if p.registrations.failed("", originOf(ctx).Address, now) {

@@ -1,6 +1,7 @@
 package provider
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -67,7 +68,7 @@ func (p *Provider) issueCode(ctx context.Context, a *Authorization, s *SignedIn,
 	}
 	subject, sid := q.view.pairwiseNames(q.client, s.User.ID, s.Session.ID)
 	ap := &approval{
-		session: session{view: q.view, subject: either(subject, s.User.ID)},
+		session: session{view: q.view, subject: cmp.Or(subject, s.User.ID)},
 		grant: storage.Grant{
 			ID: a.ID, ClientID: q.client.ID, UserID: s.User.ID, SessionID: s.Session.ID, Offline: pl.offline, Subject: subject, SID: sid,
 			Scopes: pl.scopes, Resources: pl.resources,

@@ -1,6 +1,7 @@
 package provider
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -212,7 +213,7 @@ func (p *Provider) logoutFrames(ctx context.Context, s *SignedIn) ([]string, err
 		}
 		frame := c.FrontChannelLogoutURI
 		if c.extra.FrontChannelSession { // §3
-			frame = withQuery(frame, url.Values{"iss": {p.issuer.String()}, "sid": {either(t.SID, t.SessionID)}})
+			frame = withQuery(frame, url.Values{"iss": {p.issuer.String()}, "sid": {cmp.Or(t.SID, t.SessionID)}})
 		}
 		frames = append(frames, frame)
 	}

@@ -1,6 +1,7 @@
 package provider
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -67,17 +68,10 @@ func isPairwise(s string, size int) bool {
 }
 
 // subjectOf returns the sub in what the grant gives.
-func subjectOf(g storage.Grant) string { return either(g.Subject, g.UserID) }
+func subjectOf(g storage.Grant) string { return cmp.Or(g.Subject, g.UserID) }
 
 // sidOf returns the sid in what the grant gives.
-func sidOf(g storage.Grant) string { return either(g.SID, g.SessionID) }
-
-func either(pairwise, public string) string {
-	if pairwise != "" {
-		return pairwise
-	}
-	return public
-}
+func sidOf(g storage.Grant) string { return cmp.Or(g.SID, g.SessionID) }
 
 // maxPairwiseSubjects bounds by how many subs one person is known, so that
 // what refuses all of them fits into one transaction.

@@ -511,9 +511,8 @@ func (p *Provider) replace(ctx context.Context, w http.ResponseWriter, r *http.R
 			return errClientDisabled
 		}
 		fresh := DefaultClient()
-		fresh.ID, fresh.Origin, fresh.RegistrationTokenHash, fresh.Roles = row.ID, row.Origin, slices.Concat(hash, bearerHash(bearer)), row.Roles
-		// What only an operator says stays as it is.
-		fresh.RefreshWindow, fresh.ClaimsInIDToken, fresh.AssertionAudTokenURL = row.RefreshWindow, row.ClaimsInIDToken, row.AssertionAudTokenURL
+		fresh.ID, fresh.Origin, fresh.RegistrationTokenHash = row.ID, row.Origin, slices.Concat(hash, bearerHash(bearer))
+		keepOperators(&fresh, *row)
 		// What an initial access token let it have beyond the policy, it keeps.
 		offer := p.offer(initialToken{Grants: row.GrantTypes, Scopes: row.Scopes})
 		if err := doc.apply(&fresh, offer); err != nil {
@@ -536,6 +535,12 @@ func (p *Provider) replace(ctx context.Context, w http.ResponseWriter, r *http.R
 		}
 	}
 	return p.newRegistered(updated, secret, token), nil
+}
+
+// keepOperators keeps what only an operator says of a client as the row has it,
+// whatever the client says of itself now.
+func keepOperators(fresh *storage.Client, row storage.Client) {
+	fresh.Roles, fresh.RefreshWindow, fresh.ClaimsInIDToken, fresh.AssertionAudTokenURL = row.Roles, row.RefreshWindow, row.ClaimsInIDToken, row.AssertionAudTokenURL
 }
 
 // admitFetch bounds how often clients make this server fetch something.
